@@ -1,0 +1,43 @@
+"""The one batch type, and the legend of shapes used throughout the suite.
+
+B batch of clips, N tokens of a clip, D token_dim (values of a token), P prompt length, C model width,
+T inputs of a causal backbone (BOS and the tokens that are fed), M scored pairs (context z, target token).
+
+`mask` is True where a token is hidden; `valid` is True where a token holds sound and not padding.
+"""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass
+class TextStates:
+    """Embeddings of one text stream for a batch of captions.
+
+    Attributes:
+        states: [B, L, dim] float32, zero beyond a caption's own length.
+        lengths: [B] int64, how many of the L states are real (1 <= length <= L).
+    """
+
+    states: Tensor
+    lengths: Tensor
+
+
+@dataclass
+class TokenBatch:
+    """A batch of prepared clips.
+
+    Attributes:
+        tokens: [B, N, D] float32, normalised to about unit variance.
+        valid: [B, N] bool, True where the token holds sound, False where it is padding.
+        text: text states by stream name (`pooled`, `words`).
+        index: [B] int64, the clip's row in the store's `clips.csv`.
+        captions: the B captions.
+    """
+
+    tokens: Tensor
+    valid: Tensor
+    text: dict[str, TextStates]
+    index: Tensor
+    captions: list[str]

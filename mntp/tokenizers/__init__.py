@@ -1,0 +1,1 @@
+"""Tokenizers: audio <-> continuous tokens."""

@@ -1,0 +1,55 @@
+"""What a tokenizer is: waveform <-> a grid of continuous tokens, in an order that the models can rely on."""
+
+import hashlib
+import json
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+
+class Tokenizer(nn.Module, ABC):
+    """Turns waveforms into tokens and back.
+
+    Tokens are time-major: `tokens_per_slice` tokens (frequency, inner) for each time slice (outer). What the
+    tokenizer learned from data lives in its buffers, so that it travels with a store and with a checkpoint.
+    """
+
+    sample_rate: ClassVar[int] = 16_000
+    tokens_per_slice: ClassVar[int] = 4
+    samples_per_slice: ClassVar[int] = 2560
+    token_dim: int
+
+    @abstractmethod
+    def encode(self, waveform: Tensor) -> Tensor:
+        """Encode waveform [B, samples] (float32, 16 kHz, samples a multiple of 2560) to tokens [B, N, D]."""
+
+    @abstractmethod
+    def decode(self, tokens: Tensor) -> Tensor:
+        """Decode tokens [B, N, D] to waveform [B, samples], samples = N / 4 * 2560, exactly."""
+
+    @abstractmethod
+    def settings(self) -> dict[str, Any]:
+        """The constructor's arguments, as plain JSON values."""
+
+    def num_tokens(self, samples: int) -> int:
+        """Tokens of a clip of `samples` samples.
+
+        Raises:
+            ValueError: `samples` does not fill whole time slices.
+        """
+        slices, rest = divmod(samples, self.samples_per_slice)
+        if rest or slices < 1:
+            raise ValueError(
+                f"a clip of {samples} samples does not fill whole time slices of {self.samples_per_slice} samples "
+                f"({self.samples_per_slice / self.sample_rate} s): choose a multiple"
+            )
+        return slices * self.tokens_per_slice
+
+    def fingerprint(self) -> str:
+        """12 hex digits over class, settings and every buffer: equal only for tokenizers that encode alike."""
+        digest = hashlib.sha256(json.dumps([type(self).__name__, self.settings()], sort_keys=True).encode())
+        for name, tensor in sorted(self.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()[:12]
