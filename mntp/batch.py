@@ -11,6 +11,14 @@ from dataclasses import dataclass
 from torch import Tensor
 
 
+@dataclass(frozen=True)
+class Stream:
+    """Shape of one text stream: at most `slots` vectors of `dim` values for a caption."""
+
+    dim: int
+    slots: int
+
+
 @dataclass
 class TextStates:
     """Embeddings of one text stream for a batch of captions.

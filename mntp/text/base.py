@@ -3,18 +3,11 @@
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
 
-
-@dataclass(frozen=True)
-class Stream:
-    """Shape of one text stream: at most `slots` vectors of `dim` values for a caption."""
-
-    dim: int
-    slots: int
+from mntp.batch import Stream
 
 
 class TextEncoder(ABC):

@@ -1,0 +1,89 @@
+"""What every backbone shares: token embedding, positions, two halves of blocks and the bridge between them.
+
+The causal decoder and MAR's encoder-decoder give the same parts the same names, so that weights carry over by name
+(Table 3, row B; and the public image MAR checkpoints).
+"""
+
+from abc import ABC
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+from mntp.backbones.blocks import NORM_EPS, Block
+
+
+class Backbone(nn.Module, ABC):
+    """Embeddings and blocks of MAR's shape (paper section 4.1; specs of MAR's `mar.py`).
+
+    Args:
+        token_dim: D, values of a token.
+        num_tokens: N, tokens of a clip.
+        prompt_length: P, prompt positions in front.
+        dim: C, model width.
+        depth: number of blocks; the first half is MAR's encoder, the second its decoder.
+        num_heads: attention heads; must divide dim.
+        mlp_ratio: hidden width of a block's MLP over dim.
+        dropout: of attention and of projections.
+    """
+
+    def __init__(
+        self,
+        token_dim: int,
+        num_tokens: int,
+        prompt_length: int,
+        dim: int = 768,
+        depth: int = 24,
+        num_heads: int = 12,
+        mlp_ratio: float = 4.0,
+        dropout: float = 0.1,
+    ) -> None:
+        super().__init__()
+        if dim % num_heads:
+            raise ValueError(f"backbone: dim {dim} is not a multiple of num_heads {num_heads}")
+        if depth % 2 or depth < 2:
+            raise ValueError(
+                f"backbone: depth {depth} can't be halved into encoder and decoder; give an even one"
+            )
+        self.num_tokens = num_tokens
+        self.prompt_length = prompt_length
+        self.dim = dim
+        self.num_heads = num_heads
+        self.token_proj = nn.Linear(token_dim, dim)
+        self.position_embed = nn.Parameter(torch.empty(prompt_length + num_tokens, dim))
+        self.input_norm = nn.LayerNorm(dim, eps=NORM_EPS)
+        self.encoder_blocks = nn.ModuleList(
+            Block(dim, num_heads, mlp_ratio, dropout) for _ in range(depth // 2)
+        )
+        self.encoder_norm = nn.LayerNorm(dim, eps=NORM_EPS)
+        self.decoder_embed = nn.Linear(dim, dim)
+        self.decoder_blocks = nn.ModuleList(
+            Block(dim, num_heads, mlp_ratio, dropout) for _ in range(depth // 2)
+        )
+        self.decoder_norm = nn.LayerNorm(dim, eps=NORM_EPS)
+
+    def _init_weights(self) -> None:
+        """MAR's initialisation: Xavier for matrices, 0.02 for every free embedding, identity norms."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.xavier_uniform_(module.weight)
+                nn.init.zeros_(module.bias)
+        for parameter in self.parameters(recurse=False):
+            nn.init.normal_(parameter, std=0.02)
+
+    def _embed_prompt(self, prompt: Tensor) -> Tensor:
+        """Prompt [B, P, C] with its position embeddings."""
+        if prompt.shape[1] != self.prompt_length:
+            raise ValueError(
+                f"backbone: expected {self.prompt_length} prompt positions, got {prompt.shape[1]}"
+            )
+        return prompt + self.position_embed[: self.prompt_length]
+
+    def _embed_tokens(self, tokens: Tensor, positions: Tensor) -> Tensor:
+        """Tokens [B, T, D] at content positions [B, T] -> [B, T, C]."""
+        return self.token_proj(tokens) + self.position_embed[self.prompt_length + positions]
+
+
+def gather_rows(x: Tensor, positions: Tensor) -> Tensor:
+    """Take rows `positions` [B, T] of x [B, N, C] -> [B, T, C]."""
+    return x.gather(1, rearrange(positions, "b t -> b t 1").expand(-1, -1, x.shape[-1]))

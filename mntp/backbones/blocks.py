@@ -1,0 +1,118 @@
+"""Transformer blocks as in MAR (timm's ViT block), with an explicit key/value cache.
+
+Pre-norm LayerNorm with eps 1e-6, qkv with bias, exact GELU, attention dropout, and projection dropout that also
+acts twice inside the MLP (after the activation and after the second layer). B batch, T new positions, S all
+positions so far, C model width.
+"""
+
+import torch
+import torch.nn.functional as F  # noqa: N812  # the field's name for it
+from einops import rearrange
+from torch import Tensor, nn
+
+NORM_EPS = 1e-6
+
+
+class KVCache:
+    """Keys and values of the positions seen so far, preallocated for every layer.
+
+    Args:
+        num_layers, batch_size, num_heads, max_length, head_dim: sizes; max_length in positions.
+        device, dtype: of the cached tensors.
+    """
+
+    def __init__(
+        self,
+        num_layers: int,
+        batch_size: int,
+        num_heads: int,
+        max_length: int,
+        head_dim: int,
+        device: torch.device,
+        dtype: torch.dtype,
+    ) -> None:
+        shape = (num_layers, 2, batch_size, num_heads, max_length, head_dim)
+        self._store = torch.empty(shape, device=device, dtype=dtype)
+        self.length = 0
+
+    @property
+    def max_length(self) -> int:
+        """How many positions fit."""
+        return self._store.shape[-2]
+
+    def append(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Write keys and values [B, heads, T, head_dim] behind the filled part; return both with all before.
+
+        `length` moves on only in `advance`, once every layer has written its own.
+        """
+        end = self.length + keys.shape[-2]
+        assert end <= self.max_length, f"cache holds {self.max_length} positions, got {end}"
+        self._store[layer, 0, :, :, self.length : end] = keys
+        self._store[layer, 1, :, :, self.length : end] = values
+        return self._store[layer, 0, :, :, :end], self._store[layer, 1, :, :, :end]
+
+    def advance(self, num_positions: int) -> None:
+        """Count `num_positions` as filled."""
+        self.length += num_positions
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention over [B, T, C]; causal or full, with or without a cache."""
+
+    def __init__(self, dim: int, num_heads: int, dropout: float) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.dropout = dropout
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.proj = nn.Linear(dim, dim)
+        self.proj_dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, causal: bool, cache: KVCache | None, layer: int) -> Tensor:
+        """Attend from x [B, T, C] to itself and, with a cache, to the S - T positions before it."""
+        q, k, v = rearrange(self.qkv(x), "b t (three h d) -> three b h t d", three=3, h=self.num_heads)
+        past = 0
+        if cache is not None:
+            past = cache.length
+            k, v = cache.append(layer, k, v)
+        mask = None
+        if causal and past and x.shape[1] > 1:
+            mask = torch.ones(x.shape[1], k.shape[-2], dtype=torch.bool, device=x.device).tril(past)
+        x = F.scaled_dot_product_attention(
+            q,
+            k,
+            v,
+            attn_mask=mask,
+            dropout_p=self.dropout if self.training else 0.0,
+            is_causal=causal and not past,
+        )
+        return self.proj_dropout(self.proj(rearrange(x, "b h t d -> b t (h d)")))
+
+
+class MLP(nn.Module):
+    """Linear, GELU, Linear over the last axis."""
+
+    def __init__(self, dim: int, hidden_dim: int, dropout: float) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(dim, hidden_dim)
+        self.fc2 = nn.Linear(hidden_dim, dim)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., C] -> [..., C]."""
+        return self.dropout(self.fc2(self.dropout(F.gelu(self.fc1(x)))))
+
+
+class Block(nn.Module):
+    """Attention and MLP, each behind a LayerNorm and added to its input."""
+
+    def __init__(self, dim: int, num_heads: int, mlp_ratio: float, dropout: float) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(dim, eps=NORM_EPS)
+        self.attn = Attention(dim, num_heads, dropout)
+        self.norm2 = nn.LayerNorm(dim, eps=NORM_EPS)
+        self.mlp = MLP(dim, int(dim * mlp_ratio), dropout)
+
+    def forward(self, x: Tensor, causal: bool, cache: KVCache | None = None, layer: int = 0) -> Tensor:
+        """[B, T, C] -> [B, T, C]; `layer` is this block's place in the cache."""
+        x = x + self.attn(self.norm1(x), causal, cache, layer)
+        return x + self.mlp(self.norm2(x))

@@ -1,0 +1,77 @@
+"""MAR's masked encoder-decoder, the backbone of AudioMAR (arXiv 2406.11838, section 3.3)."""
+
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+from mntp.backbones.base import Backbone, gather_rows
+from mntp.masking import kept_positions
+
+
+class MaskedEncoderDecoder(Backbone):
+    """The encoder sees prompt and visible tokens; the decoder also a mask token for each hidden position.
+
+    Attention is bidirectional. The learned `output_position_embed` is added to the contexts before the head, as MAR
+    adds its `diffusion_pos_embed`.
+    """
+
+    def __init__(
+        self,
+        token_dim: int,
+        num_tokens: int,
+        prompt_length: int,
+        dim: int = 768,
+        depth: int = 24,
+        num_heads: int = 12,
+        mlp_ratio: float = 4.0,
+        dropout: float = 0.1,
+    ) -> None:
+        super().__init__(token_dim, num_tokens, prompt_length, dim, depth, num_heads, mlp_ratio, dropout)
+        self.mask_token = nn.Parameter(torch.empty(dim))
+        self.decoder_position_embed = nn.Parameter(torch.empty(prompt_length + num_tokens, dim))
+        self.output_position_embed = nn.Parameter(torch.empty(num_tokens, dim))
+        self._init_weights()
+
+    def forward(self, prompt: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
+        """Contexts of all positions.
+
+        Args:
+            prompt: [B, P, C].
+            tokens: [B, N, D]; values at hidden positions are never looked at.
+            mask: [B, N] bool, True where hidden; the same number hidden in every clip.
+
+        Returns:
+            [B, N, C].
+        """
+        return self.decode(self.encode(prompt, tokens, mask), mask)
+
+    def encode(self, prompt: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
+        """Run the encoder over prompt and visible tokens -> [B, P + visible, C]."""
+        visible = kept_positions(mask)
+        x = self._embed_tokens(gather_rows(tokens, visible), visible)
+        x = self.input_norm(torch.cat([self._embed_prompt(prompt), x], dim=1))
+        for block in self.encoder_blocks:
+            x = block(x, causal=False)
+        return self.encoder_norm(x)
+
+    def decode(self, encoded: Tensor, mask: Tensor) -> Tensor:
+        """Put mask tokens at the hidden positions, run the decoder, drop the prompt -> [B, N, C]."""
+        batch, num_tokens = mask.shape
+        x = self.decoder_embed(encoded)
+        rows = kept_positions(mask).unsqueeze(-1).expand(-1, -1, self.dim)
+        content = self.mask_token.to(x.dtype).expand(batch, num_tokens, -1)
+        content = content.scatter(1, rows, x[:, self.prompt_length :])
+        x = torch.cat([x[:, : self.prompt_length], content], dim=1) + self.decoder_position_embed
+        for block in self.decoder_blocks:
+            x = block(x, causal=False)
+        return self.decoder_norm(x)[:, self.prompt_length :] + self.output_position_embed
+
+
+@runtime_checkable
+class MaskedBackboneFactory(Protocol):
+    """Builds a masked backbone once the system knows its tokens and prompt."""
+
+    def __call__(self, *, token_dim: int, num_tokens: int, prompt_length: int) -> MaskedEncoderDecoder:
+        """Build it."""
+        ...

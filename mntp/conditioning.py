@@ -1,0 +1,70 @@
+"""Prompt streams -> the P prompt positions in front of the tokens (paper section 3.1; guidance: section 3.3)."""
+
+import torch
+from torch import Tensor, nn
+
+from mntp.batch import Stream, TextStates
+
+
+class PromptEncoder(nn.Module):
+    """Projects each text stream to the model width and puts the streams one behind the other.
+
+    A caption shorter than a stream's slots leaves slots filled by one learned padding vector; they stay visible, so
+    that prompt length and positions never change. For guidance the whole prompt is replaced by a learned fake
+    prompt of the same length.
+
+    Args:
+        streams: the streams in use, by name, in the order of their positions.
+        dim: C, model width.
+    """
+
+    def __init__(self, streams: dict[str, Stream], dim: int) -> None:
+        super().__init__()
+        if not streams:
+            raise ValueError("a prompt needs at least one text stream, got none")
+        self.streams = dict(streams)
+        self.length = sum(stream.slots for stream in streams.values())
+        self.proj = nn.ModuleDict({name: nn.Linear(stream.dim, dim) for name, stream in streams.items()})
+        self.padding = nn.Parameter(torch.empty(dim))
+        self.fake_prompt = nn.Parameter(torch.empty(self.length, dim))
+        for layer in self.proj.values():
+            nn.init.xavier_uniform_(layer.weight)
+            nn.init.zeros_(layer.bias)
+        nn.init.normal_(self.padding, std=0.02)
+        nn.init.normal_(self.fake_prompt, std=0.02)
+
+    def forward(self, text: dict[str, TextStates], drop: Tensor | None = None) -> Tensor:
+        """Prompt positions of a batch.
+
+        Args:
+            text: states of at least the streams in use; states beyond a stream's slots are cut.
+            drop: [B] bool, True where the fake prompt takes the prompt's place.
+
+        Returns:
+            [B, P, C].
+
+        Raises:
+            ValueError: a stream is missing or has another width.
+        """
+        prompt = torch.cat([self._stream(name, stream, text) for name, stream in self.streams.items()], dim=1)
+        if drop is None:
+            return prompt
+        return torch.where(drop[:, None, None], self.fake_prompt.to(prompt.dtype), prompt)
+
+    def fake(self, batch: int) -> Tensor:
+        """The fake prompt for each clip, [B, P, C]."""
+        return self.fake_prompt.expand(batch, -1, -1)
+
+    def _stream(self, name: str, stream: Stream, text: dict[str, TextStates]) -> Tensor:
+        if name not in text:
+            raise ValueError(f"prompt: the model reads text stream '{name}', the data has {sorted(text)}")
+        states = text[name].states[:, : stream.slots]
+        if states.shape[-1] != stream.dim:
+            raise ValueError(
+                f"prompt: stream '{name}' has {states.shape[-1]} values a vector, the model expects {stream.dim}"
+            )
+        x = self.proj[name](states)
+        real = torch.arange(x.shape[1], device=x.device) < text[name].lengths[:, None]
+        x = torch.where(real[..., None], x, self.padding.to(x.dtype))
+        rest = self.padding.to(x.dtype).expand(x.shape[0], stream.slots - x.shape[1], -1)
+        return torch.cat([x, rest], dim=1)

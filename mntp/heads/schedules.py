@@ -1,0 +1,89 @@
+"""Noise schedules of Gaussian diffusion as plain tables: cosine betas, posterior coefficients, respacing.
+
+All tables are float64 and derived from the betas by the formulas of arXiv 2006.11239 (DDPM) and 2102.09672
+(improved DDPM: cosine schedule, learned variance range), which MAR's head uses unchanged.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+COSINE_OFFSET = 0.008
+MAX_BETA = 0.999
+
+
+def cosine_betas(num_steps: int) -> Tensor:
+    """Betas [num_steps] of the cosine schedule (2102.09672, eq. 17), each at most 0.999."""
+
+    def alpha_bar(t: float) -> float:
+        return math.cos((t + COSINE_OFFSET) / (1 + COSINE_OFFSET) * math.pi / 2) ** 2
+
+    betas = [
+        min(1 - alpha_bar((i + 1) / num_steps) / alpha_bar(i / num_steps), MAX_BETA) for i in range(num_steps)
+    ]
+    return torch.tensor(betas, dtype=torch.float64)
+
+
+@dataclass(frozen=True)
+class DiffusionSchedule:
+    """Tables of one schedule, each [S] float64 and indexed by the step k = 0 (least noise) .. S - 1.
+
+    Attributes:
+        timesteps: [S] int64, the time step of the training schedule that the network is told at step k.
+        betas: variance of the forward step.
+        alpha_bar: squared signal level after step k.
+        posterior_variance: of q(x_{k-1} | x_k, x_0), "beta tilde".
+        posterior_log_variance: its logarithm, the zero at k = 0 replaced by the value at k = 1.
+        posterior_mean_x0: weight of x_0 in the posterior's mean.
+        posterior_mean_xt: weight of x_k in it.
+    """
+
+    timesteps: Tensor
+    betas: Tensor
+    alpha_bar: Tensor
+    posterior_variance: Tensor
+    posterior_log_variance: Tensor
+    posterior_mean_x0: Tensor
+    posterior_mean_xt: Tensor
+
+    @staticmethod
+    def from_betas(betas: Tensor, timesteps: Tensor) -> "DiffusionSchedule":
+        """Derive all tables from betas [S] float64."""
+        alpha_bar = torch.cumprod(1 - betas, dim=0)
+        previous = torch.cat([torch.ones(1, dtype=torch.float64), alpha_bar[:-1]])
+        variance = betas * (1 - previous) / (1 - alpha_bar)
+        return DiffusionSchedule(
+            timesteps=timesteps,
+            betas=betas,
+            alpha_bar=alpha_bar,
+            posterior_variance=variance,
+            posterior_log_variance=torch.cat([variance[1:2], variance[1:]]).log(),
+            posterior_mean_x0=betas * previous.sqrt() / (1 - alpha_bar),
+            posterior_mean_xt=(1 - previous) * (1 - betas).sqrt() / (1 - alpha_bar),
+        )
+
+    @staticmethod
+    def cosine(num_steps: int = 1000) -> "DiffusionSchedule":
+        """The cosine schedule with all its `num_steps` training steps."""
+        return DiffusionSchedule.from_betas(cosine_betas(num_steps), torch.arange(num_steps))
+
+    @property
+    def num_steps(self) -> int:
+        """S."""
+        return len(self.betas)
+
+    def respaced(self, num_steps: int) -> "DiffusionSchedule":
+        """Keep `num_steps` evenly spaced steps, the first and the last among them, at their own alpha-bar.
+
+        Raises:
+            ValueError: `num_steps` is not in 2 .. S.
+        """
+        if not 2 <= num_steps <= self.num_steps:
+            raise ValueError(f"sampling takes 2 to {self.num_steps} diffusion steps, got {num_steps}")
+        stride = (self.num_steps - 1) / (num_steps - 1)
+        kept = torch.tensor([round(k * stride) for k in range(num_steps)])
+        alpha_bar = self.alpha_bar[kept]
+        previous = torch.cat([torch.ones(1, dtype=torch.float64), alpha_bar[:-1]])
+        return DiffusionSchedule.from_betas(1 - alpha_bar / previous, self.timesteps[kept])

@@ -1,0 +1,159 @@
+"""Masking: the law of the ratio of hidden tokens, which tokens a ratio hides, and how they are hidden.
+
+The ratio r is drawn once per optimiser step; the positions are drawn for each clip (paper section 3.2, Figure 5).
+B clips, N tokens of a clip.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Hiding = Literal["none", "zero", "gaussian", "drop"]
+
+
+class RatioLaw(ABC):
+    """Distribution of the masking ratio r on [0, 1]."""
+
+    @abstractmethod
+    def sample(self, generator: torch.Generator) -> float:
+        """Draw one ratio from a CPU generator."""
+
+
+class Fixed(RatioLaw):
+    """Always the same ratio (Table 3, row C: 0.7)."""
+
+    def __init__(self, value: float) -> None:
+        self.value = _within_unit("value", value)
+
+    def sample(self, generator: torch.Generator) -> float:
+        """The value."""
+        return self.value
+
+
+class Uniform(RatioLaw):
+    """Uniform on [low, high] (Table 3, row D)."""
+
+    def __init__(self, low: float = 0.0, high: float = 1.0) -> None:
+        self.low, self.high = _interval(low, high)
+
+    def sample(self, generator: torch.Generator) -> float:
+        """Draw one ratio."""
+        return self.low + (self.high - self.low) * _uniform(generator)
+
+
+class Normal(RatioLaw):
+    """Normal, draws beyond [low, high] moved to the nearer end (schedule A)."""
+
+    def __init__(self, loc: float, scale: float, low: float = 0.0, high: float = 1.0) -> None:
+        self.low, self.high = _interval(low, high)
+        self.loc, self.scale = loc, _positive("scale", scale)
+
+    def sample(self, generator: torch.Generator) -> float:
+        """Draw one ratio."""
+        draw = self.loc + self.scale * float(torch.randn((), generator=generator, dtype=torch.float64))
+        return min(max(draw, self.low), self.high)
+
+
+class TruncatedNormal(RatioLaw):
+    """Normal restricted to [low, high] (schedules B and D; MAR's has its mode at the upper end)."""
+
+    def __init__(self, loc: float, scale: float, low: float = 0.0, high: float = 1.0) -> None:
+        self.low, self.high = _interval(low, high)
+        self.loc, self.scale = loc, _positive("scale", scale)
+
+    def sample(self, generator: torch.Generator) -> float:
+        """Draw one ratio, by the inverse of the distribution function."""
+        law = torch.distributions.Normal(
+            torch.tensor(self.loc, dtype=torch.float64), torch.tensor(self.scale, dtype=torch.float64)
+        )
+        ends = law.cdf(torch.tensor([self.low, self.high], dtype=torch.float64))
+        draw = law.icdf(ends[0] + (ends[1] - ends[0]) * _uniform(generator))
+        return min(max(float(draw), self.low), self.high)
+
+
+class Mixture(RatioLaw):
+    """One of several laws, chosen by weight (schedule C: A and B at equal weights)."""
+
+    def __init__(self, laws: Sequence[RatioLaw], weights: Sequence[float]) -> None:
+        if len(laws) != len(weights) or not laws or min(weights) < 0 or sum(weights) <= 0:
+            raise ValueError(
+                f"mixture: expected one weight >= 0 for each of {len(laws)} laws, got {list(weights)}"
+            )
+        self.laws, self.weights = list(laws), list(weights)
+
+    def sample(self, generator: torch.Generator) -> float:
+        """Choose a law, then draw from it."""
+        weights = torch.tensor(self.weights, dtype=torch.float64)
+        return self.laws[int(torch.multinomial(weights, 1, generator=generator))].sample(generator)
+
+
+RATIO_LAWS: dict[str, type[RatioLaw]] = {
+    cls.__name__: cls for cls in (Fixed, Uniform, Normal, TruncatedNormal, Mixture)
+}
+
+
+def default_mixture() -> Mixture:
+    """Schedule C, AudioMNTP's default; the paper prints no parameters, these are ours (README, Schedules)."""
+    return Mixture([Normal(loc=0.75, scale=0.10), TruncatedNormal(loc=1.0, scale=0.5)], [0.5, 0.5])
+
+
+def random_mask(batch: int, num_tokens: int, num_hidden: int, generator: torch.Generator) -> Tensor:
+    """Hide `num_hidden` random positions of each clip, different ones for each -> [B, N] bool, True = hidden."""
+    order = torch.rand(batch, num_tokens, generator=generator, device=generator.device).argsort(dim=1)
+    return order < num_hidden
+
+
+def num_hidden_when_dropping(ratio: float, num_tokens: int) -> int:
+    """round(N r), but at least one token is kept."""
+    return min(round(num_tokens * ratio), num_tokens - 1)
+
+
+def num_hidden_in_mar(ratio: float, num_tokens: int) -> int:
+    """ceil(N r), as MAR hides; at least one, since only hidden tokens are scored."""
+    return max(1, math.ceil(num_tokens * ratio))
+
+
+def kept_positions(mask: Tensor) -> Tensor:
+    """Positions that are not hidden, in order: mask [B, N] with equal counts -> [B, kept] int64."""
+    kept = mask.shape[1] - int(mask[0].sum())
+    return mask.int().argsort(dim=1, stable=True)[:, :kept]
+
+
+def hide_values(tokens: Tensor, mask: Tensor, hiding: Hiding, generator: torch.Generator) -> Tensor:
+    """Put zeros or N(0, I) in the place of hidden tokens [B, N, D]; `none` changes nothing."""
+    match hiding:
+        case "none":
+            return tokens
+        case "zero":
+            return tokens.masked_fill(mask[..., None], 0.0)
+        case "gaussian":
+            noise = torch.randn(tokens.shape, generator=generator, device=tokens.device, dtype=tokens.dtype)
+            return torch.where(mask[..., None], noise, tokens)
+        case "drop":
+            raise AssertionError("dropping shortens the sequence: see kept_positions")
+
+
+def _uniform(generator: torch.Generator) -> float:
+    return float(torch.rand((), generator=generator, dtype=torch.float64))
+
+
+def _within_unit(name: str, value: float) -> float:
+    if not 0 <= value <= 1:
+        raise ValueError(f"masking ratio: {name} must lie in [0, 1], got {value}")
+    return value
+
+
+def _interval(low: float, high: float) -> tuple[float, float]:
+    if _within_unit("low", low) > _within_unit("high", high):
+        raise ValueError(f"masking ratio: low {low} lies above high {high}")
+    return low, high
+
+
+def _positive(name: str, value: float) -> float:
+    if value <= 0:
+        raise ValueError(f"masking ratio: {name} must be positive, got {value}")
+    return value

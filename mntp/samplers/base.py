@@ -1,0 +1,34 @@
+"""What every sampler shares: the settings of decoding."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from mntp.guidance import Guidance
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How tokens are drawn from a trained system; never part of what is trained.
+
+    Args:
+        num_diffusion_steps: sampling steps of the head for one token (the paper: 100).
+        temperature: multiplies the noise injected while sampling (Figure 6b).
+        guidance: classifier-free guidance.
+    """
+
+    num_diffusion_steps: int = 100
+    temperature: float = 1.0
+    guidance: Guidance = field(default_factory=Guidance)
+
+
+@dataclass(frozen=True)
+class MaskedDecoding(Decoding):
+    """Decoding of AudioMAR.
+
+    Args:
+        order: `random` (MAR) or `causal`, left to right (Table 6).
+        num_steps: calls of the backbone; None is N / 4, 64 for the paper's 256 tokens.
+    """
+
+    order: Literal["random", "causal"] = "random"
+    num_steps: int | None = None

@@ -1,0 +1,97 @@
+"""MAR's decoding: several positions at a time, in random order, by a cosine schedule (arXiv 2406.11838, 3.4)."""
+
+import math
+from collections.abc import Callable
+
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from mntp.backbones import MaskedEncoderDecoder
+from mntp.backbones.base import gather_rows
+from mntp.heads import Head
+from mntp.samplers.base import MaskedDecoding
+from mntp.samplers.noise import ClipNoise
+
+
+def cosine_counts(num_tokens: int, num_steps: int) -> list[int]:
+    """Tokens revealed at each step: after step s, floor(N cos(pi/2 s/S)) stay hidden, at least one token a step.
+
+    With more steps than tokens the list is shorter than `num_steps`.
+    """
+    counts, hidden = [], num_tokens
+    for step in range(1, num_steps + 1):
+        if hidden == 0:
+            break
+        after = max(1, math.floor(num_tokens * math.cos(math.pi / 2 * step / num_steps)))
+        after = 0 if step == num_steps else min(hidden - 1, after)
+        counts.append(hidden - after)
+        hidden = after
+    return counts
+
+
+@torch.no_grad()
+def decode_masked(
+    backbone: MaskedEncoderDecoder,
+    head: Head,
+    prompt: Tensor,
+    fake_prompt: Tensor,
+    noise: ClipNoise,
+    decoding: MaskedDecoding,
+    orders: Tensor | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Tensor:
+    """Draw all tokens of a batch, the positions of each step at once.
+
+    Args:
+        backbone: the masked encoder-decoder.
+        head: distribution of a token.
+        prompt: [B, P, C].
+        fake_prompt: [B, P, C]; with guidance both branches run as one batch of 2 B.
+        noise: the draws.
+        decoding: order, steps, temperature, guidance.
+        orders: [B, N] int64, positions in the order of their revelation; None draws or counts them by
+            `decoding.order`.
+        progress: called with (tokens drawn, tokens in all) after each step.
+
+    Returns:
+        [B, N, D] float32.
+    """
+    batch, num_tokens = prompt.shape[0], backbone.num_tokens
+    guided = not decoding.guidance.is_off
+    if guided:
+        prompt = torch.cat([prompt, fake_prompt])
+    if orders is None:
+        orders = noise.orders(num_tokens)
+        if decoding.order == "causal":
+            orders = torch.arange(num_tokens, device=prompt.device).expand(batch, -1)
+
+    tokens = prompt.new_zeros(batch, num_tokens, head.token_dim, dtype=torch.float32)
+    mask = torch.ones(batch, num_tokens, dtype=torch.bool, device=prompt.device)
+    revealed = 0
+    for count in cosine_counts(num_tokens, decoding.num_steps or max(1, num_tokens // 4)):
+        now = orders[:, revealed : revealed + count].sort(dim=1).values
+        copies = 2 if guided else 1
+        z = gather_rows(
+            backbone(prompt, tokens.repeat(copies, 1, 1), mask.repeat(copies, 1)), now.repeat(copies, 1)
+        )
+        contexts = (
+            rearrange(z, "b t c -> (b t) c").chunk(2) if guided else (rearrange(z, "b t c -> (b t) c"), None)
+        )
+        draws = noise.normal(count, head.num_draws(decoding.num_diffusion_steps), head.token_dim)
+        drawn = head.sample(
+            contexts[0],
+            rearrange(draws, "b t s d -> (b t) s d"),
+            num_steps=decoding.num_diffusion_steps,
+            z_uncond=contexts[1],
+            guidance_scale=decoding.guidance.at(revealed, num_tokens - revealed - count, num_tokens),
+            temperature=decoding.temperature,
+        )
+        tokens.scatter_(
+            1, now[..., None].expand(-1, -1, head.token_dim), rearrange(drawn, "(b t) d -> b t d", b=batch)
+        )
+        mask.scatter_(1, now, value=False)
+        revealed += count
+        if progress is not None:
+            progress(revealed, num_tokens)
+    return tokens
