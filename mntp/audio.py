@@ -71,9 +71,7 @@ def write_audio(path: Path, waveform: Tensor, sample_rate: int = SAMPLE_RATE) ->
         OSError: the disk is full or the folder can't be written.
     """
     if waveform.dim() != 1 or not torch.isfinite(waveform).all():
-        raise ValueError(
-            f"{path}: got a waveform of shape {tuple(waveform.shape)}; expected [samples], all finite"
-        )
+        raise ValueError(f"{path}: got a waveform of shape {tuple(waveform.shape)}; expected [samples], all finite")
     samples = waveform.detach().cpu().clamp(-1.0, 1.0).numpy()
     with atomic_write(path, "wb") as file:
         soundfile.write(file, samples, sample_rate, subtype="PCM_16", format="WAV")

@@ -1,1 +1,49 @@
-"""Tokenizers: audio <-> continuous tokens."""
+"""Tokenizers: audio <-> continuous tokens; and how one travels with a store and with a checkpoint."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from mntp.registry import build
+from mntp.tokenizers.base import Tokenizer
+from mntp.tokenizers.mel import MelTokenizer
+
+TOKENIZERS: dict[str, type[Tokenizer]] = {cls.__name__: cls for cls in (MelTokenizer,)}
+
+
+def tokenizer_spec(tokenizer: Tokenizer) -> dict[str, Any]:
+    """Describe a tokenizer completely, so that `build_tokenizer` gives its equal.
+
+    Returns:
+        "class" and "fingerprint" (strings), "settings" (JSON values), "state" (tensors by name, on the CPU).
+    """
+    return {
+        "class": type(tokenizer).__name__,
+        "settings": tokenizer.settings(),
+        "state": {name: tensor.detach().cpu().clone() for name, tensor in tokenizer.state_dict().items()},
+        "fingerprint": tokenizer.fingerprint(),
+    }
+
+
+def build_tokenizer(spec: Mapping[str, Any]) -> Tokenizer:
+    """Build the tokenizer that a spec describes, in evaluation mode.
+
+    Raises:
+        ValueError: an unknown class, settings or state that don't fit it, or content that does not match the
+            spec's fingerprint.
+    """
+    tokenizer = build(spec, TOKENIZERS, "tokenizer")
+    expected, state = tokenizer.state_dict(), spec["state"]
+    wrong = [name for name in expected if name not in state or state[name].shape != expected[name].shape]
+    wrong += [name for name in state if name not in expected]
+    if wrong:
+        raise ValueError(
+            f"the state of tokenizer {spec['class']} does not fit its settings {spec['settings']}: wrong or missing "
+            f"{', '.join(sorted(wrong))}; prepare the store again"
+        )
+    tokenizer.load_state_dict(dict(state))
+    if tokenizer.fingerprint() != spec["fingerprint"]:
+        raise ValueError(
+            f"the state of tokenizer {spec['class']} has fingerprint {tokenizer.fingerprint()}, expected "
+            f"{spec['fingerprint']}: it was altered; prepare the store again"
+        )
+    return tokenizer.eval()

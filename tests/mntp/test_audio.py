@@ -41,9 +41,7 @@ def reference_log_mel(samples: np.ndarray) -> np.ndarray:
     mel = np.empty((len(frames), 64))
     for band in range(64):
         low, centre, high = edges[band : band + 3]
-        triangle = np.clip(
-            np.minimum((bins - low) / (centre - low), (high - bins) / (high - centre)), 0, None
-        )
+        triangle = np.clip(np.minimum((bins - low) / (centre - low), (high - bins) / (high - centre)), 0, None)
         mel[:, band] = magnitude @ (triangle * 2 / (high - low))
     return np.log(np.maximum(mel, 1e-5))
 
@@ -78,9 +76,7 @@ def test_log_mel_equals_the_definition() -> None:
 
 def test_single_precision_is_close_to_double() -> None:
     waveform = 0.1 * noise(16_000)[None]
-    torch.testing.assert_close(
-        LogMel()(waveform), LogMel().double()(waveform.double()).float(), atol=1e-3, rtol=0
-    )
+    torch.testing.assert_close(LogMel()(waveform), LogMel().double()(waveform.double()).float(), atol=1e-3, rtol=0)
 
 
 def test_ten_seconds_and_a_bit_give_1024_frames_and_silence_is_the_floor() -> None:
