@@ -1,1 +1,10 @@
-"""Lightning callbacks of the suite."""
+"""Lightning callbacks, logger and checkpoint writer of the suite."""
+
+from callbacks.atomic_checkpoint import AtomicCheckpointIO
+from callbacks.audio_writer import AudioWriter
+from callbacks.ema import EMA
+from callbacks.jsonl_logger import JSONLLogger
+from callbacks.progress_file import ProgressFile
+from callbacks.sample_logger import SampleLogger
+
+__all__ = ["EMA", "AtomicCheckpointIO", "AudioWriter", "JSONLLogger", "ProgressFile", "SampleLogger"]

@@ -1,0 +1,43 @@
+"""How far a run is, in a small file that other processes can look at."""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.callbacks import Callback
+
+from mntp.files import atomic_write
+
+SECONDS_BETWEEN_WRITES = 1.0
+
+
+class ProgressFile(Callback):
+    """Rewrites `progress.json` about once a second: phase, step, max_steps, loss, time of writing.
+
+    Args:
+        path: the file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = Path(path)
+        self._written = 0.0
+
+    def write(self, phase: str, step: int, max_steps: int, loss: float | None = None) -> None:
+        """Say where the run is, unless it was said less than a second ago; the first and last step always are."""
+        now = time.time()
+        if 0 < step < max_steps and now - self._written < SECONDS_BETWEEN_WRITES:
+            return
+        self._written = now
+        state = {"phase": phase, "step": step, "max_steps": max_steps, "loss": loss, "time": now}
+        with atomic_write(self.path) as file:
+            json.dump(state, file)
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Say how far training is."""
+        if trainer.is_global_zero:
+            loss = trainer.callback_metrics.get("train/loss")
+            self.write("training", trainer.global_step, trainer.max_steps, None if loss is None else float(loss))

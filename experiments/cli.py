@@ -1,0 +1,111 @@
+"""The one place where jsonargparse meets the suite: `lightning ...`, and configs as plain dictionaries.
+
+`lightning fit --config experiments/configs/micro/audio_mntp.yaml` and its siblings `validate`, `test` and `predict`
+are LightningCLI over the systems; class names in YAML are those of the registries.
+"""
+
+import contextlib
+import inspect
+from argparse import ArgumentError
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonargparse import Namespace
+from lightning.pytorch import Trainer
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
+
+import callbacks  # noqa: F401  # importing makes the short class names known
+from data_modules.latents import LatentDataModule
+from experiments.errors import summarise_config_error, user_errors
+from mntp.backbones import BACKBONES
+from mntp.heads import HEADS
+from mntp.masking import RATIO_LAWS
+from mntp.systems import SYSTEMS, AudioSystem
+
+
+class SuiteCLI(LightningCLI):
+    """LightningCLI whose model is any AudioSystem and whose data is prepared tokens.
+
+    Args:
+        args: a config as a plain dictionary; None reads the command line.
+        run: run the subcommand; False only builds `trainer`, `model` and `datamodule`.
+
+    Raises:
+        ValueError: an unknown key or class, or a value of another type; one line.
+    """
+
+    def __init__(self, args: dict[str, Any] | None = None, run: bool = True) -> None:
+        quiet = {"exit_on_error": False}
+        super().__init__(
+            AudioSystem,
+            LatentDataModule,
+            subclass_mode_model=True,
+            seed_everything_default=False,  # every random thing has a seed of its own
+            parser_kwargs={**quiet, **{name: quiet for name in self.subcommands()}},
+            save_config_callback=SaveConfigCallback if run else None,
+            save_config_kwargs={"overwrite": True},
+            args=args,
+            run=run,
+        )
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        """Take a dictionary as it is, else the command line (Lightning warns where there might be both)."""
+        with _one_line_errors():
+            given = isinstance(args, (dict, Namespace))
+            self.config = parser.parse_object(args) if given else parser.parse_args(args)
+
+
+def resolve(config: dict[str, Any]) -> dict[str, Any]:
+    """Check a merged config and fill in every default, without building anything.
+
+    Returns:
+        Plain JSON values; classes by their importable path.
+
+    Raises:
+        ValueError: an unknown key or class, or a value of another type; one line.
+    """
+    parser = LightningArgumentParser(exit_on_error=False)
+    parser.add_lightning_class_args(Trainer, "trainer")
+    parser.add_lightning_class_args(AudioSystem, "model", subclass_mode=True)
+    parser.add_lightning_class_args(LatentDataModule, "data")
+    with _one_line_errors():
+        resolved = parser.parse_object(config)
+    return yaml.safe_load(parser.dump(resolved, skip_none=False, skip_validation=True))
+
+
+@contextlib.contextmanager
+def _one_line_errors() -> Iterator[None]:
+    try:
+        yield
+    except ArgumentError as error:
+        parts = (*SYSTEMS.values(), *BACKBONES.values(), *HEADS.values(), *RATIO_LAWS.values())
+        keys = {name for part in (*parts, LatentDataModule, Trainer) for name in inspect.signature(part).parameters}
+        classes = {"model": SYSTEMS, "backbone": BACKBONES, "head": HEADS, "ratio": RATIO_LAWS, "laws": RATIO_LAWS}
+        raise ValueError(summarise_config_error(str(error), keys | {"model", "data", "trainer"}, classes)) from error
+
+
+def load_config(path: Path) -> dict[str, Any]:
+    """Read a YAML config as plain values.
+
+    Raises:
+        ValueError: it is missing, not YAML, or not a mapping.
+    """
+    try:
+        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path}: not valid YAML: {error}") from error
+    if not isinstance(config, dict):
+        raise ValueError(f"{path}: expected a mapping with model, data and trainer, got {type(config).__name__}")
+    return config
+
+
+def main() -> None:
+    """The console script `lightning`."""
+    with user_errors():
+        SuiteCLI()
+
+
+if __name__ == "__main__":
+    main()
