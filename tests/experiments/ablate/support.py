@@ -1,0 +1,75 @@
+"""A small world for the runner's tests: bare base configs, a resolver, jobs of the fake run."""
+
+import copy
+import sys
+from pathlib import Path
+from typing import Any
+
+from experiments.ablate.matrix import Matrix, load_matrix
+from experiments.ablate.plan import Job
+
+REPOSITORY = Path(__file__).parents[3]
+FAKE_RUN = Path(__file__).parent / "fake_run.py"
+SHARED = {"store": "5708e0000000", "judge": "1d9e00000000"}
+
+BASES = {
+    "audio_ntp": {"class_path": "mntp.systems.AudioNTP", "init_args": {"seed": 0}},
+    "audio_mntp": {"class_path": "mntp.systems.AudioMNTP", "init_args": {"seed": 0}},
+    "audio_mar": {"class_path": "mntp.systems.AudioMAR", "init_args": {"seed": 0}},
+}
+KNOWN = {
+    "AudioNTP": {"seed", "hide", "ratio", "decoding"},
+    "AudioMNTP": {"seed", "ratio", "target_position_embedding", "decoding"},
+    "AudioMAR": {"seed", "ratio", "decoding"},
+}
+
+
+def write_world(folder: Path, text: str | None = None) -> Path:
+    """The repository's matrix (or `text`) over bare base configs; returns the matrix file's path."""
+    configs = folder / "experiments" / "configs" / "micro"
+    configs.mkdir(parents=True)
+    for name, model in BASES.items():
+        lines = [
+            "trainer: {max_steps: 400}",
+            "data: {class_path: data_modules.LatentDataModule, init_args: {store: data/store, num_workers: 0}}",
+            f"model: {{class_path: {model['class_path']}, init_args: {{seed: 0}}}}",
+        ]
+        (configs / f"{name}.yaml").write_text("\n".join(lines) + "\n")
+    path = folder / "ablations.yaml"
+    path.write_text((REPOSITORY / "ablations.yaml").read_text() if text is None else text)
+    return path
+
+
+def load_world(folder: Path, text: str | None = None) -> Matrix:
+    return load_matrix(write_world(folder, text))
+
+
+def resolve(config: dict[str, Any]) -> dict[str, Any]:
+    """Refuse unknown model keys, fill in two defaults."""
+    config = copy.deepcopy(config)
+    model = config["model"]
+    for key in model["init_args"]:
+        if key not in KNOWN[model["class_path"].rpartition(".")[2]]:
+            raise ValueError(f"Key 'model.init_args.{key}' is not expected")
+    model["init_args"].setdefault("decoding", {"guidance": 7.0})
+    config["trainer"].setdefault("logger", False)
+    return config
+
+
+def prepare(config: dict[str, Any]) -> dict[str, str]:
+    return SHARED
+
+
+def fake_job(runs: Path, name: str, mode: str = "ok", steps: int = 2, seconds: float = 0.0) -> Job:
+    config = {"trainer": {"max_steps": steps}, "fake": {"mode": mode, "steps": steps, "seconds": seconds}}
+    return Job((name,), runs / f"Fake-{name}-s0", config, {"source": "model", "num_clips": 4}, f"hash{name}")
+
+
+def fake_command(job: Job) -> list[str]:
+    return [sys.executable, str(FAKE_RUN), str(job.run_dir), job.protocol_hash]
+
+
+def calls(job: Job) -> int:
+    """How often the job's process was started."""
+    path = job.run_dir / "calls.txt"
+    return len(path.read_text().splitlines()) if path.is_file() else 0

@@ -1,0 +1,204 @@
+"""The matrix file: rows mean what the paper says, and a mistake is told with its file, line and key."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from experiments.ablate.matrix import Cell, Matrix, expand, load_matrix, select_rows
+from tests.experiments.ablate.support import REPOSITORY, load_world, write_world
+
+
+@pytest.fixture(scope="module")
+def matrix(tmp_path_factory: pytest.TempPathFactory) -> Matrix:
+    return load_world(tmp_path_factory.mktemp("world"))
+
+
+@pytest.fixture(scope="module")
+def cells(matrix: Matrix) -> dict[tuple[str, str], Cell]:
+    return {(cell.table, cell.row.id): cell for cell in expand(matrix, "micro", [0])}
+
+
+def law(name: str, **arguments: Any) -> dict[str, Any]:
+    return {"class_path": f"mntp.masking.{name}", "init_args": arguments}
+
+
+A = law("Normal", loc=0.75, scale=0.10, low=0.0, high=1.0)
+B = law("TruncatedNormal", loc=1.0, scale=0.5, low=0.0, high=1.0)
+C = law("Mixture", laws=[A, B], weights=[0.5, 0.5])
+D = law("TruncatedNormal", loc=0.85, scale=0.25, low=0.55, high=0.85)
+D_MAR = law("TruncatedNormal", loc=1.0, scale=0.25, low=0.7, high=1.0)
+
+# specs: section 6's table of rows, section 7's table of schedules
+PAPER_SAYS = {
+    ("table3", "A"): ("AudioNTP", {"hide": "none"}),
+    ("table3", "C"): ("AudioNTP", {"hide": "zero", "ratio": law("Fixed", value=0.7)}),
+    ("table3", "D"): ("AudioNTP", {"hide": "gaussian", "ratio": law("Uniform", low=0.0, high=1.0)}),
+    ("table3", "E"): ("AudioNTP", {"hide": "drop", "ratio": C}),
+    ("table3", "F"): ("AudioNTP", {"hide": "zero", "ratio": C}),
+    ("table3", "G"): ("AudioMNTP", {"target_position_embedding": True, "ratio": C}),
+    ("table3", "H"): ("AudioMNTP", {"target_position_embedding": True, "ratio": D}),
+    ("table3", "H_mar"): ("AudioMNTP", {"target_position_embedding": True, "ratio": D_MAR}),
+    ("table3", "I"): ("AudioMNTP", {"target_position_embedding": False, "ratio": C}),
+    ("table3", "J"): ("AudioMNTP", {"target_position_embedding": True, "ratio": C}),
+    ("table3", "K"): ("AudioMAR", {"ratio": D_MAR}),
+    ("table8", "A"): ("AudioMNTP", {"target_position_embedding": True, "ratio": A}),
+    ("table8", "B"): ("AudioMNTP", {"target_position_embedding": True, "ratio": B}),
+    ("table8", "C"): ("AudioMNTP", {"target_position_embedding": True, "ratio": C}),
+    ("table8", "D"): ("AudioMNTP", {"target_position_embedding": True, "ratio": D}),
+}
+
+
+@pytest.mark.parametrize(("table", "row"), PAPER_SAYS)
+def test_a_row_differs_from_its_base_config_by_what_the_paper_says(
+    cells: dict[tuple[str, str], Cell], table: str, row: str
+) -> None:
+    system, arguments = PAPER_SAYS[table, row]
+    cell = cells[table, row]
+    assert cell.config["model"] == {"class_path": f"mntp.systems.{system}", "init_args": {"seed": 0, **arguments}}
+    assert cell.config["trainer"] == {"max_steps": 400}
+    assert cell.differences == {f"model.init_args.{key}": value for key, value in arguments.items()}
+
+
+def test_every_declared_row_is_checked_above_or_says_why_it_does_not_run(cells: dict[tuple[str, str], Cell]) -> None:
+    others = {key: cell for key, cell in cells.items() if key not in PAPER_SAYS and not cell.row.reference}
+    assert list(others) == [("table3", "B")]
+    assert "row K" in others["table3", "B"].row.not_run
+
+
+def test_published_values_are_the_papers_as_printed(cells: dict[tuple[str, str], Cell]) -> None:
+    published = {"fd": "14.85", "fad": "1.70", "kl": "1.17", "is": "9.62", "clap": "0.335"}
+    assert cells["table3", "J"].row.published == published
+    assert cells["table8", "B"].row.published["fd"] == "15.96"
+    assert cells["table3", "H_mar"].row.published == {}
+
+
+def test_implied_settings_are_shown(cells: dict[tuple[str, str], Cell]) -> None:
+    assert cells["table3", "G"].settings == {
+        "system": "AudioMNTP", "masking": "drop", "target_position_embedding": "on", "schedule": "C",
+    }  # fmt: skip
+    assert cells["table3", "A"].settings["schedule"] == "none"
+    assert cells["table3", "K"].settings["target_position_embedding"] == "off"
+
+
+def test_reference_rows_are_row_g_without_training(cells: dict[tuple[str, str], Cell]) -> None:
+    for table in ("table3", "table8"):
+        sources = {row: cells[table, row].row.source for row in ("ground_truth", "reconstruction", "untrained")}
+        assert sources == {"ground_truth": "ground_truth", "reconstruction": "reconstruction", "untrained": "model"}
+        untrained = cells[table, "untrained"]
+        assert untrained.config["trainer"] == {"max_steps": 0}
+        assert untrained.config["model"] == cells["table3", "G"].config["model"]
+        assert untrained.differences["trainer.max_steps"] == 0
+
+
+def test_smoke_changes_every_cell_and_a_row_still_wins_over_its_scale(matrix: Matrix) -> None:
+    for cell in expand(matrix, "smoke", [3]):
+        assert cell.config["trainer"]["max_steps"] == (0 if cell.row.reference else 3)
+        assert cell.config["seed_everything"] == 3
+
+
+def test_cells_share_nothing(matrix: Matrix) -> None:
+    first, second = (cell for cell in expand(matrix, "micro", [0]) if cell.row.id in "GJ")  # the same by content
+    assert first.config == second.config
+    first.config["model"]["init_args"]["ratio"]["init_args"]["laws"][0]["init_args"]["loc"] = 9
+    assert second.config["model"]["init_args"]["ratio"] == C
+
+
+def test_rows_to_run(matrix: Matrix) -> None:
+    default = select_rows(matrix, "")
+    assert {row for table, row in default if table == "table3"} == {
+        "A", "G", "H", "I", "K", "ground_truth", "reconstruction", "untrained",
+    }  # fmt: skip
+    assert {row for table, row in default if table == "table8"} >= {"A", "B", "C", "D"}
+    assert select_rows(matrix, "3A, 3H_mar,8B") == {("table3", "A"), ("table3", "H_mar"), ("table8", "B")}
+    assert select_rows(matrix, "untrained") == {("table3", "untrained"), ("table8", "untrained")}
+    assert ("table3", "B") not in select_rows(matrix, "all")
+    with pytest.raises(ValueError, match=r"row 3B can't be run: initialised from .* row K.*ablations\.yaml:\d+"):
+        select_rows(matrix, "3B")
+    with pytest.raises(ValueError, match="no row 'untraned'; did you mean 'untrained'"):
+        select_rows(matrix, "3A,untraned")
+
+
+MISTAKES = {  # what is changed in the repository's matrix: (old, new, what the message says)
+    "unknown axis": ("axes: {system: AudioNTP, masking: zero,", "axes: {system: AudioNTP, maskin: zero,",
+                     "unknown key 'maskin'; did you mean 'masking'?"),
+    "unknown value": ("masking: gaussian, schedule: uniform", "masking: gausian, schedule: uniform",
+                      "'gausian' is not known; did you mean 'gaussian'?"),
+    "unknown default row": ("default_rows: [A, G, H, I, K]", "default_rows: [A, Q]", "'Q' is not known"),
+    "a default row that can't run": ("default_rows: [A, G, H, I, K]", "default_rows: [B]", "row B can't be run"),
+    "unknown key of a row": ("not_run:", "not_runn:", "unknown key 'not_runn'; did you mean 'not_run'?"),
+    "a row that the paper lacks": ("paper: {table: 3, row: K}", "paper: {table: 3, row: L}", "'L' is not known"),
+    "a table that the paper lacks": ("paper: {table: 3, row: K}", "paper: {table: 33, row: K}", "table33.csv"),
+    "an axis left out": ("axes: {system: AudioMAR, schedule: D_mar}", "axes: {system: AudioMAR}",
+                         "no value for schedule"),
+    "a value said twice": ("axes: {system: AudioMAR, schedule: D_mar}",
+                           "axes: {system: AudioMAR, masking: zero, schedule: D_mar}",
+                           "system: AudioMAR already means masking: mask token"),
+    "two values on one node": ("set: {model.init_args.hide: gaussian}", "set: {model.init_args.ratio.low: 0.1}",
+                               "both set model.init_args.ratio"),
+    "half a class": ("{model.init_args.hide: zero}", "{model.init_args.head.class_path: Other}", "give the whole node"),
+    "another format": ("format: 1", "format: 2", "this program reads format 1"),
+    "a row twice": ("      C:\n        axes: {system: AudioNTP", "      A:\n        axes: {system: AudioNTP",
+                    "this key is given twice"),
+    "not YAML": ("seed: 0, batch_size: 4}", "seed: 0, batch_size: 4", "not valid YAML"),
+    "no number": ("num_clips: 4", "num_clips: many", "expected a whole number from 2 up, got 'many'"),
+    "no clips": ("num_clips: 4", "num_clips: 0", "expected a whole number from 2 up, got 0"),
+    "unknown source": ("source: ground_truth", "source: groundtruth", "did you mean 'ground_truth'?"),
+    "unknown base scale": ("base: micro", "base: mikro", "did you mean 'micro'?"),
+    "no description": ("        description: A and B at equal weights\n", "", "the key 'description' is missing"),
+}  # fmt: skip
+
+# told at the row, or where the parser gave up, and not at the text that was changed
+TOLD_ELSEWHERE = ("not YAML", "a row twice", "no description", "an axis left out", "two values on one node")
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_one_line_with_file_and_line(tmp_path: Path, mistake: str) -> None:
+    old, new, says = MISTAKES[mistake]
+    text = (REPOSITORY / "ablations.yaml").read_text()
+    assert old in text, "the test is stale"
+    path = write_world(tmp_path, text.replace(old, new, 1))
+    with pytest.raises(ValueError) as raised:
+        load_matrix(path)
+    message = str(raised.value)
+    assert says in message and message.startswith(f"{path}:") and "\n" not in message
+    line = int(message.removeprefix(f"{path}:").split(":")[0])
+    if mistake not in TOLD_ELSEWHERE:
+        assert new.split("\n")[0].split("{")[-1].split(",")[0].split(":")[0] in path.read_text().splitlines()[line - 1]
+
+
+def test_an_overlay_that_misses_the_base_config_is_told_with_its_line(tmp_path: Path) -> None:
+    text = (REPOSITORY / "ablations.yaml").read_text()
+    wrong = text.replace("trainer.max_steps: 3", "trianer.max_steps: 3")
+    number = next(n for n, line in enumerate(wrong.splitlines(), start=1) if "trianer" in line)
+    with pytest.raises(ValueError, match=rf"ablations.yaml:{number}: trianer.max_steps: .* did you mean 'trainer'"):
+        expand(load_world(tmp_path / "a", wrong), "smoke", [0])
+    wrong = text.replace("trainer.max_steps: 3", "trainer.max_steps.more: 3")
+    with pytest.raises(ValueError, match=r"trainer\.max_steps is 400 in the base config and has no keys"):
+        expand(load_world(tmp_path / "b", wrong), "smoke", [0])
+
+
+def test_a_missing_base_config_and_an_unknown_scale_are_told(tmp_path: Path) -> None:
+    matrix = load_world(tmp_path)
+    (tmp_path / "experiments/configs/micro/audio_mar.yaml").unlink()
+    with pytest.raises(FileNotFoundError, match=r"audio_mar\.yaml: there is no such file"):
+        expand(matrix, "micro", [0])
+    with pytest.raises(ValueError, match="no scale 'mikro'; did you mean 'micro'"):
+        expand(matrix, "mikro", [0])
+
+
+@pytest.mark.parametrize(("content", "says"), [("", "empty"), ("- a\n", "expected a mapping"), ("a: [", "not valid")])
+def test_a_file_that_is_no_matrix(tmp_path: Path, content: str, says: str) -> None:
+    path = tmp_path / "m.yaml"
+    path.write_text(content)
+    with pytest.raises(ValueError, match=says):
+        load_matrix(path)
+    with pytest.raises(FileNotFoundError, match="no such file"):
+        load_matrix(tmp_path / "absent.yaml")
+
+
+def test_words_stay_words_and_exponents_are_numbers(tmp_path: Path) -> None:
+    text = (REPOSITORY / "ablations.yaml").read_text().replace("trainer.max_steps: 3", "trainer.lr: 1e-3")
+    cells = expand(load_world(tmp_path, text), "smoke", [0])
+    assert cells[0].config["trainer"]["lr"] == 1e-3
+    assert cells[0].settings["target_position_embedding"] == "on"
