@@ -1,0 +1,114 @@
+"""`plan.json`: what was planned, with every id frozen, so that looking at results needs neither torch nor YAML."""
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mntp.files import atomic_write
+
+FORMAT = 1
+DEFAULT_SCALE = "micro"
+
+
+@dataclass(frozen=True)
+class PlannedCell:
+    """A cell with the run and the scoring that answer it.
+
+    Attributes:
+        table: the table's name.
+        row: the row's id.
+        reference: True for ground truth, reconstruction and the untrained model.
+        system: class name of the system.
+        scale: the scale's name.
+        seed: the run's seed.
+        description: one sentence.
+        settings: value of each axis.
+        source: what is scored (`model`, `ground_truth`, `reconstruction`).
+        differences: keys in which the config differs from the scale's base config, with their values.
+        published: the paper's values as printed, by metric.
+        selected: True where this plan was asked to run it.
+        reason: why it can't be run; empty if it can.
+        same_as: label of an earlier cell with the same run and scoring; empty if there is none.
+        run_dir: the run's folder; empty if the cell can't be run.
+        train_hash: 12 hex digits, or empty.
+        protocol_hash: 12 hex digits, or empty.
+    """
+
+    table: str
+    row: str
+    reference: bool
+    system: str
+    scale: str
+    seed: int
+    description: str
+    settings: dict[str, str]
+    source: str
+    differences: dict[str, Any]
+    published: dict[str, str]
+    selected: bool
+    reason: str
+    same_as: str
+    run_dir: str
+    train_hash: str
+    protocol_hash: str
+
+    @property
+    def label(self) -> str:
+        """`3G`, `3 untrained`, with the seed where it isn't 0: `3G s1`."""
+        number = self.table.removeprefix("table")
+        name = f"{number} {self.row}" if len(self.row) > 1 or not number.isdigit() else f"{number}{self.row}"
+        return f"{name} s{self.seed}" if self.seed else name
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A whole plan.
+
+    Attributes:
+        matrix: name of the matrix.
+        scale: its scale; a plan never mixes two.
+        titles: table name to title.
+        protocols: protocol hash to the protocol's content.
+        cells: all cells of all tables, also those that weren't asked for.
+    """
+
+    matrix: str
+    scale: str
+    titles: dict[str, str]
+    protocols: dict[str, dict[str, Any]]
+    cells: tuple[PlannedCell, ...]
+
+
+def results_folder(out: Path, scale: str) -> Path:
+    """Return where a scale's results lie: `out` itself for the default scale, a folder beneath it for another."""
+    return out if scale == DEFAULT_SCALE else out / scale
+
+
+def write_plan(plan: Plan, folder: Path) -> None:
+    """Write `folder/plan.json`, whole or not at all."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with atomic_write(folder / "plan.json") as file:
+        json.dump({"format": FORMAT, **dataclasses.asdict(plan)}, file, indent=1)
+        file.write("\n")
+
+
+def read_plan(folder: Path) -> Plan:
+    """Read `folder/plan.json`.
+
+    Raises:
+        FileNotFoundError: nothing was planned there.
+        ValueError: the file isn't a plan of this format.
+    """
+    path = folder / "plan.json"
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content.pop("format") != FORMAT:
+            raise ValueError("another format")
+        cells = tuple(PlannedCell(**cell) for cell in content.pop("cells"))
+        return Plan(cells=cells, **content)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path}: nothing is planned here; `mntp ablate plan` writes it") from None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path}: not a plan of format {FORMAT} ({error}); `mntp ablate plan` rewrites it") from None

@@ -1,0 +1,197 @@
+"""From cells to runs: the hash covers what changes a result and nothing else; the same cell is one run."""
+
+import copy
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from experiments.ablate.matrix import expand, select_rows
+from experiments.ablate.plan import NOT_IN_TRAIN_HASH, Job, build_plan, content_hash, train_hash
+from experiments.ablate.planned import Plan, read_plan, results_folder, write_plan
+from tests.experiments.ablate.support import REPOSITORY, SHARED, load_world, prepare, resolve
+
+CONFIG: dict[str, Any] = {
+    "seed_everything": 0,
+    "model": {"class_path": "mntp.systems.AudioNTP", "init_args": {"hide": "none", "decoding": {"steps": 50}}},
+    "data": {"class_path": "LatentDataModule", "init_args": {"store": "a", "num_workers": 0, "batch_size": 32}},
+    "trainer": {
+        "max_steps": 400, "logger": False, "enable_progress_bar": True,
+        "callbacks": [{"class_path": "callbacks.EMA", "init_args": {"decay": 0.99}},
+                      {"class_path": "callbacks.SampleLogger", "init_args": {"every": 5}}],
+    },
+}  # fmt: skip
+
+
+def changed(key: str, value: Any) -> dict[str, Any]:
+    config = copy.deepcopy(CONFIG)
+    node: Any = config
+    *path, last = [int(part) if part.isdigit() else part for part in key.split(".")]
+    for part in path:
+        node = node[part]
+    node[last] = value
+    return config
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("seed_everything", 1),
+        ("model.init_args.decoding", {"steps": 7}),
+        ("data.init_args.store", "elsewhere"),
+        ("data.init_args.num_workers", 4),
+        ("trainer.logger", {"class_path": "TensorBoardLogger"}),
+        ("trainer.enable_progress_bar", False),
+        ("trainer.callbacks.1.init_args.every", 9),
+    ],
+)
+def test_what_cannot_change_a_trained_model_is_not_in_its_hash(key: str, value: Any) -> None:
+    assert train_hash(changed(key, value), "store") == train_hash(CONFIG, "store")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("model.class_path", "mntp.systems.AudioMAR"),
+        ("model.init_args.hide", "zero"),
+        ("model.init_args.a_new_default", 1),
+        ("data.init_args.batch_size", 64),
+        ("trainer.max_steps", 401),
+        ("trainer.callbacks.0.init_args.decay", 0.9),
+    ],
+)
+def test_what_can_change_a_trained_model_is_in_its_hash(key: str, value: Any) -> None:
+    assert train_hash(changed(key, value), "store") != train_hash(CONFIG, "store")
+
+
+def test_the_hash_is_of_content_not_of_order_and_of_the_data() -> None:
+    reordered = dict(reversed(CONFIG.items()))
+    assert train_hash(reordered, "store") == train_hash(CONFIG, "store") != train_hash(CONFIG, "other store")
+    assert all(reason for reason in NOT_IN_TRAIN_HASH.values())
+    assert content_hash(0.1) != content_hash(0.10000000000000002)
+
+
+Planner = Callable[..., tuple[Plan, list[Job]]]
+
+
+@pytest.fixture
+def plan_rows(tmp_path: Path) -> Planner:
+    matrix = load_world(tmp_path)
+
+    def build(rows: str = "", resolve: Callable[..., Any] = resolve, prepare: Callable[..., Any] = prepare) -> Any:
+        cells = expand(matrix, "micro", [0])
+        return build_plan(matrix, cells, select_rows(matrix, rows), tmp_path / "runs", resolve, prepare)
+
+    return build
+
+
+def test_the_default_rows_are_seven_trainings_and_one_run_for_the_references(plan_rows: Planner) -> None:
+    plan, jobs = plan_rows()
+    assert [job.labels for job in jobs[:3]] == [
+        ("3 ground_truth", "8 ground_truth"),
+        ("3 reconstruction", "8 reconstruction"),
+        ("3 untrained", "8 untrained"),
+    ]
+    assert len({job.run_dir for job in jobs[:3]}) == 1 and not any(job.trains for job in jobs[:3])
+    assert [job.labels for job in jobs[3:]] == [
+        ("3A",), ("3G", "8C"), ("3H", "8D"), ("3I",), ("3K",), ("8A",), ("8B",),
+    ]  # fmt: skip
+    assert len({job.run_dir for job in jobs}) == 8
+    same = {cell.label: cell.same_as for cell in plan.cells if cell.same_as and not cell.reference}
+    assert same == {"3J": "3G", "8C": "3G", "8D": "3H"}
+
+
+def test_every_row_is_in_the_plan_whatever_is_asked_for(plan_rows: Planner) -> None:
+    plan, jobs = plan_rows("3A")
+    assert [job.labels for job in jobs] == [("3A",)] and len(plan.cells) == 22
+    assert {cell.label for cell in plan.cells if cell.selected} == {"3A"}
+    b = next(cell for cell in plan.cells if cell.label == "3B")
+    assert b.reason and not b.run_dir and not b.protocol_hash
+    assert len(plan_rows("all")[1]) == 3 + 7 + 5  # references, the default rows, C D E F H_mar
+
+
+def test_a_run_folder_says_system_hash_and_seed(plan_rows: Planner) -> None:
+    plan, jobs = plan_rows("3K")
+    cell = next(cell for cell in plan.cells if cell.label == "3K")
+    assert jobs[0].run_dir.name == f"AudioMAR-{cell.train_hash}-s0" and len(cell.train_hash) == 12
+    assert jobs[0].protocol == plan.protocols[cell.protocol_hash]
+    assert jobs[0].protocol["store"] == SHARED["store"] and jobs[0].protocol["decoding"] == {"guidance": 7.0}
+
+
+def test_only_the_models_samples_depend_on_decoding(plan_rows: Planner) -> None:
+    def other(config: dict[str, Any]) -> dict[str, Any]:
+        config = resolve(config)
+        config["model"]["init_args"]["decoding"] = {"guidance": 1.0}
+        return config
+
+    before, after = ({cell.label: cell for cell in plan_rows(resolve=r)[0].cells} for r in (resolve, other))
+    assert before["3G"].run_dir == after["3G"].run_dir
+    assert before["3G"].protocol_hash != after["3G"].protocol_hash
+    assert before["3 ground_truth"].protocol_hash == after["3 ground_truth"].protocol_hash
+
+
+def test_a_misspelt_key_is_told_with_its_line_and_row(tmp_path: Path) -> None:
+    text = (REPOSITORY / "ablations.yaml").read_text().replace("init_args.hide: gaussian", "init_args.hyde: gaussian")
+    number = next(n for n, line in enumerate(text.splitlines(), start=1) if "hyde" in line)
+    matrix = load_world(tmp_path, text)
+    with pytest.raises(ValueError, match=rf"ablations\.yaml:{number}: table3 row D: .*hyde.* not expected") as raised:
+        build_plan(matrix, expand(matrix, "micro", [0]), set(), tmp_path, resolve, prepare)
+    assert "\n" not in str(raised.value)
+
+
+def test_shared_work_is_done_once_and_only_after_all_cells_are_checked(plan_rows: Planner) -> None:
+    seen: list[Any] = []
+
+    def noted(config: dict[str, Any]) -> dict[str, str]:
+        seen.append(config["data"])
+        return SHARED
+
+    def refusing(config: dict[str, Any]) -> dict[str, Any]:
+        if config["model"]["class_path"].endswith("AudioMAR"):
+            raise ValueError("no such thing")
+        return resolve(config)
+
+    with pytest.raises(ValueError, match=r"ablations\.yaml:\d+: table3 row K: no such thing"):
+        plan_rows(resolve=refusing, prepare=noted)
+    assert seen == []
+    plan_rows(prepare=noted)
+    assert len(seen) == 1
+
+
+def test_rows_with_other_data_or_judges_are_never_one_table(plan_rows: Planner) -> None:
+    def elsewhere(config: dict[str, Any]) -> dict[str, Any]:
+        config = resolve(config)
+        if config["model"]["class_path"].endswith("AudioMAR"):
+            config["data"]["init_args"]["store"] = "another"
+        return config
+
+    def prepared(config: dict[str, Any]) -> dict[str, str]:
+        return SHARED | {"store": config["data"]["init_args"]["store"]}
+
+    with pytest.raises(ValueError, match=r"table3: 3 ground_truth and 3K can't stand in one table.* another"):
+        plan_rows(resolve=elsewhere, prepare=prepared)
+
+
+def test_a_plan_comes_back_as_it_was_written(plan_rows: Planner, tmp_path: Path) -> None:
+    plan, _ = plan_rows()
+    write_plan(plan, tmp_path / "results")
+    assert read_plan(tmp_path / "results") == plan
+    assert [path.name for path in (tmp_path / "results").iterdir()] == ["plan.json"]
+    write_plan(replace(plan, matrix="other"), tmp_path / "results")
+    assert read_plan(tmp_path / "results").matrix == "other"
+
+
+@pytest.mark.parametrize("content", ["", "{}", "[]", '{"format": 2}', '{"format": 1, "cells": [{}]}'])
+def test_a_file_that_is_no_plan(tmp_path: Path, content: str) -> None:
+    (tmp_path / "plan.json").write_text(content)
+    with pytest.raises(ValueError, match=r"plan\.json: not a plan of format 1"):
+        read_plan(tmp_path)
+    with pytest.raises(FileNotFoundError, match="nothing is planned here"):
+        read_plan(tmp_path / "absent")
+
+
+def test_scales_do_not_share_a_results_folder() -> None:
+    out = Path("results")
+    assert results_folder(out, "micro") == out and results_folder(out, "smoke") == out / "smoke"
