@@ -1,0 +1,156 @@
+"""What state a cell is in, read from its run folder's files only: no log is parsed, nothing is imported or asked."""
+
+import fcntl
+import json
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from experiments.ablate.planned import Plan, PlannedCell
+
+DONE, RUNNING, FAILED, INTERRUPTED, NOT_RUN = "done", "running", "failed", "interrupted", "not run"
+STYLES = {DONE: "green", RUNNING: "cyan", FAILED: "bold red", INTERRUPTED: "yellow", NOT_RUN: "dim"}
+# Where a file system has no locks, a run that wrote its progress this recently counts as alive; it writes each second.
+FRESH_SECONDS = 15.0
+
+
+@dataclass(frozen=True)
+class CellState:
+    """The state of one scoring of one run.
+
+    Attributes:
+        state: done, running, failed, interrupted (it was started, it isn't alive, it will continue) or not run.
+        reason: why it isn't done, in a line; empty for a finished one.
+        progress: content of `progress.json`, if any: phase, step, max_steps, loss, time.
+        metrics: content of `metrics.json`, if done.
+        run: content of `run.json`, if any.
+        timings: content of `score.json`, if any.
+    """
+
+    state: str
+    reason: str = ""
+    progress: dict[str, Any] = field(default_factory=dict)
+    metrics: dict[str, Any] = field(default_factory=dict)
+    run: dict[str, Any] = field(default_factory=dict)
+    timings: dict[str, Any] = field(default_factory=dict)
+
+
+def eval_folder(run_dir: Path, protocol_hash: str) -> Path:
+    """Return the folder of one scoring of a run."""
+    return run_dir / "evals" / protocol_hash
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return a JSON object, {} where there is no such file.
+
+    Raises:
+        ValueError: the file isn't a JSON object.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except ValueError as error:
+        raise ValueError(f"{path}: not JSON ({error}); remove it and run the cell again") from None
+    if not isinstance(content, dict):
+        raise ValueError(
+            f"{path}: expected a JSON object, got {type(content).__name__}; remove it and run the cell again"
+        )
+    return content
+
+
+def read_state(run_dir: Path, protocol_hash: str) -> CellState:
+    """Return the state of one scoring of a run. An unreadable file is that cell's failure, not the caller's."""
+    scoring = eval_folder(run_dir, protocol_hash)
+    try:
+        metrics, failure = read_json(scoring / "metrics.json"), read_json(scoring / "failure.json")
+        progress, run = read_json(run_dir / "progress.json"), read_json(run_dir / "run.json")
+        timings = read_json(scoring / "score.json")
+    except ValueError as error:
+        return CellState(FAILED, str(error))
+    if metrics:
+        return CellState(DONE, "", progress, metrics, run, timings)
+    # A run folder can have several scorings; the progress says which one its process is at, if it says so.
+    mine = progress.get("protocol", protocol_hash) == protocol_hash
+    if mine and is_running(run_dir, progress):
+        return CellState(RUNNING, _place(progress), progress, {}, run)
+    if failure or run.get("state") == "failed":
+        reason = failure.get("reason") or run.get("error") or "no reason was recorded"
+        return CellState(FAILED, str(reason), progress, {}, run)
+    if scoring.is_dir() and (run or progress):
+        return CellState(INTERRUPTED, f"{_place(progress)}; continues when run again", progress, {}, run)
+    return CellState(NOT_RUN, "", progress, {}, run)
+
+
+def cell_state(cell: PlannedCell) -> CellState:
+    """Return the state of a planned cell, with the reason why one wasn't run."""
+    if cell.reason:
+        return CellState(NOT_RUN, cell.reason)
+    state = read_state(Path(cell.run_dir), cell.protocol_hash)
+    if state.state == NOT_RUN:
+        return CellState(NOT_RUN, "not started yet" if cell.selected else "not among the rows asked for")
+    return state
+
+
+def is_running(run_dir: Path, progress: dict[str, Any]) -> bool:
+    """Return whether a process holds the run: by its lock, or by fresh progress where locks don't work."""
+    try:
+        with (run_dir / "lock").open("rb") as file:
+            # Shared: two onlookers don't see each other; a run holds it exclusively.
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    except OSError:  # no locks on this file system, or the file belongs to someone else
+        return time.time() - float(progress.get("time", 0.0)) < FRESH_SECONDS
+    return False
+
+
+def status_table(plan: Plan) -> RichTable:
+    """Return the table that `mntp ablate status` prints: each cell with its state, its progress and its times."""
+    table = RichTable(title=f"{plan.matrix}, scale {plan.scale}", title_justify="left")
+    for name in ("cell", "system", "state", "train", "sample", "score", "run", "about"):
+        table.add_column(name, justify="right" if name in ("train", "sample", "score") else "left", overflow="fold")
+    for cell in plan.cells:
+        state = cell_state(cell)
+        about = " ".join(part for part in (state.reason, f"same run as {cell.same_as}" if cell.same_as else "") if part)
+        table.add_row(
+            Text(cell.label),
+            Text(cell.system),
+            Text(state.state, style=STYLES[state.state]),
+            *(seconds(value) for value in phase_seconds(state)),
+            Text(Path(cell.run_dir).name if cell.run_dir else ""),
+            Text(about),
+        )
+    return table
+
+
+def phase_seconds(state: CellState) -> tuple[float | None, float | None, float | None]:
+    """Return how long training, sampling and scoring took, in seconds; None where it isn't known."""
+    return (
+        state.run.get("train_seconds"),
+        state.timings.get("sample_seconds"),
+        state.timings.get("score_seconds"),
+    )
+
+
+def seconds(value: float | None) -> str:
+    """Return a duration to read: `7 s`, `1:05`, `2:03:04`; empty for None."""
+    if value is None:
+        return ""
+    whole = round(value)
+    if whole < 60:
+        return f"{whole} s"
+    hours, rest = divmod(whole, 3600)
+    return f"{hours}:{rest // 60:02}:{rest % 60:02}" if hours else f"{rest // 60}:{rest % 60:02}"
+
+
+def _place(progress: dict[str, Any]) -> str:
+    if "step" not in progress:
+        return "starting" if not progress else str(progress.get("phase", "starting"))
+    return f"{progress.get('phase', 'training')} {progress['step']}/{progress.get('max_steps', '?')}"

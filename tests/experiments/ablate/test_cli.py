@@ -1,0 +1,99 @@
+"""The commands: plan, run and gather as one line; looking at results never imports torch."""
+
+import subprocess
+import sys
+import types
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from experiments.ablate import cli
+from experiments.ablate.planned import Plan, read_plan, write_plan
+from tests.experiments.ablate.support import (
+    REPOSITORY,
+    calls,
+    fake_command,
+    fake_job,
+    prepare,
+    resolve,
+    write_world,
+)
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder with the matrix over bare configs, a resolver without Lightning, and the fake run as its command."""
+
+    def slow_fields(config: dict) -> dict:
+        return resolve(config) | {"fake": {"mode": "ok", "steps": 1, "seconds": 0.0}}
+
+    stand_ins = {
+        "experiments.cli": {"resolve": slow_fields},
+        "experiments.shared": {"prepare": lambda config, judges: prepare(config)},
+    }
+    for name, members in stand_ins.items():
+        module = types.ModuleType(name)
+        module.__dict__.update(members)
+        monkeypatch.setitem(sys.modules, name, module)
+    monkeypatch.setattr(cli, "run_command", lambda judges: fake_command)
+    monkeypatch.chdir(tmp_path)
+    write_world(tmp_path)
+    yield tmp_path
+
+
+def test_one_command_runs_the_rows_and_writes_the_tables(world: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(rows="3A,3G,8C") == 0
+    assert sorted(path.name for path in (world / "results").iterdir()) == [
+        "plan.json", "results.csv", "table3.csv", "table3.md", "table8.csv", "table8.md",
+    ]  # fmt: skip
+    assert len(list((world / "runs").iterdir())) == 2
+    rows = [line.split(",") for line in (world / "results/table8.csv").read_text().splitlines()]
+    states = {row[0]: row[rows[0].index("state")] for row in rows}
+    assert states["C"] == "done" and states["A"] == "not run"
+    assert cli.run(rows="3A,3G,8C") == 0
+    assert "2 to do, 2 of them done already" in capsys.readouterr().out
+    assert all(len((run / "calls.txt").read_text().splitlines()) == 1 for run in (world / "runs").iterdir())
+
+
+def test_plan_status_and_gather_say_the_same(world: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.plan(rows="3I") == 0
+    shown = capsys.readouterr().out
+    assert "1 scorings of 1 runs, 0 done" in shown and "not available yet" in " ".join(shown.split())
+    assert not (world / "runs").exists()  # planning starts nothing
+    assert cli.status() == 0 and cli.gather() == 0
+    assert "not run" in capsys.readouterr().out
+
+
+def test_another_scale_never_touches_the_default_ones_tables(world: Path) -> None:
+    cli.run(rows="3A")
+    before = (world / "results/table3.csv").read_bytes()
+    cli.run(rows="3A", scale="smoke")
+    assert (world / "results/table3.csv").read_bytes() == before
+    assert read_plan(world / "results/smoke").scale == "smoke"
+
+
+def test_the_exit_code_is_1_if_anything_that_was_asked_for_is_missing(tmp_path: Path) -> None:
+    write_plan(Plan("m", "micro", {}, {}, ()), tmp_path)
+    jobs = [fake_job(tmp_path, "a", mode="crash"), fake_job(tmp_path, "b")]
+    with (tmp_path / "out.txt").open("w") as out:
+        assert cli.execute(jobs, fake_command, tmp_path, Console(file=out)) == 1
+    assert "a step went wrong" in (tmp_path / "out.txt").read_text() and calls(jobs[1]) == 1
+
+
+@pytest.mark.parametrize("text", ["", "a", "0,", "1,1", "-1", "1.5", "01,1"])
+def test_seeds_that_are_none(text: str) -> None:
+    with pytest.raises(ValueError, match="seeds: expected distinct whole numbers"):
+        cli.parse_seeds(text)
+
+
+def test_seeds() -> None:
+    assert cli.parse_seeds("0, 2,1") == [0, 2, 1]
+
+
+@pytest.mark.parametrize("module", ["status", "gather", "tables", "matrix", "local", "cli"])
+def test_looking_at_results_imports_no_torch(module: str) -> None:
+    heavy = "{'torch', 'lightning', 'pandas', 'jsonargparse'} & set(sys.modules)"
+    code = f"import sys, experiments.ablate.{module}; loaded = {heavy}; assert not loaded, loaded"
+    subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=True)

@@ -1,0 +1,222 @@
+"""From run folders to tables: nothing is invented, a missing number is its state, rows are compared fairly."""
+
+import csv
+import fcntl
+import io
+import json
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from experiments.ablate.gather import COLUMNS, gather_results
+from experiments.ablate.planned import Plan, PlannedCell, write_plan
+from experiments.ablate.status import DONE, FAILED, INTERRUPTED, NOT_RUN, RUNNING, cell_state, seconds, status_table
+from experiments.ablate.tables import METRICS, table_rich
+
+PROTOCOL = "9a0700000000"
+
+
+def cell(folder: Path, table: str, row: str, **changes: Any) -> PlannedCell:
+    base = PlannedCell(
+        table=table, row=row, reference=False, system="AudioMNTP", scale="micro", seed=0, description=f"row {row}",
+        settings={"system": "AudioMNTP", "schedule": "C"}, source="model", differences={}, published={}, selected=True,
+        reason="", same_as="", run_dir=str(folder / "runs" / f"AudioMNTP-{row}-s0"), train_hash=f"hash{row}",
+        protocol_hash=PROTOCOL,
+    )  # fmt: skip
+    return replace(base, **changes)
+
+
+def finish(item: PlannedCell, metrics: dict[str, Any], train_seconds: float = 80.0) -> None:
+    run = Path(item.run_dir)
+    scoring = run / "evals" / PROTOCOL
+    scoring.mkdir(parents=True)
+    (scoring / "metrics.json").write_text(json.dumps(metrics))
+    (scoring / "score.json").write_text(json.dumps({"sample_seconds": 19.0, "score_seconds": 2.0}))
+    about = {"state": "trained", "train_seconds": train_seconds, "gpu_seconds": 0.0, "commit": "0123abc"}
+    (run / "run.json").write_text(json.dumps(about))
+
+
+def scores(fd: float, loss: float | None, **more: Any) -> dict[str, Any]:
+    ntp = {} if loss is None else {"ntp_loss": loss}
+    return {"fd_judge": fd, "kl_judge": 0.5, "is_judge": 3.25, "text_judge": 0.4, "num_clips": 64, **ntp, **more}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Five rows: a reference, two finished ones, one that failed, one that can't be run."""
+    cells = [
+        cell(tmp_path, "table3", "truth", reference=True, source="ground_truth", system="",
+             settings={"system": "", "schedule": ""}),
+        cell(tmp_path, "table3", "G", published={"fd": "14.81", "fad": "1.68", "kl": "1.16", "is": "9.67"}),
+        cell(tmp_path, "table3", "I", description="with a | bar and a <b>", published={"fd": "20.82"}),
+        cell(tmp_path, "table3", "K"),
+        cell(tmp_path, "table3", "B", reason="row K first", run_dir="", train_hash="", protocol_hash=""),
+    ]  # fmt: skip
+    plan = Plan("ablations", "micro", {"table3": "Table 3: golden"}, {PROTOCOL: {"num_clips": 128}}, tuple(cells))
+    write_plan(plan, tmp_path)
+    finish(cells[0], scores(0.0, None))
+    finish(cells[1], scores(2.5, 0.2468))
+    finish(cells[2], scores(3.5, 0.31, a_new_score=7.0))
+    scoring = Path(cells[3].run_dir) / "evals" / PROTOCOL
+    scoring.mkdir(parents=True)
+    (scoring / "failure.json").write_text(json.dumps({"reason": "exit code 1\nValueError: no"}))
+    return tmp_path
+
+
+GOLDEN_CSV = """\
+row,system,schedule,state,scale,seed,num_clips,fd_judge,kl_judge,is_judge,text_judge,ntp_loss,train_seconds,\
+published_fd,published_fad,published_kl,published_is,published_clap
+truth,,,done,micro,0,64,0.0,0.5,3.25,0.4,n/a,n/a,,,,,
+G,AudioMNTP,C,done,micro,0,64,2.5,0.5,3.25,0.4,0.2468,80.0,14.81,1.68,1.16,9.67,
+I,AudioMNTP,C,done,micro,0,64,3.5,0.5,3.25,0.4,0.31,80.0,20.82,,,,
+K,AudioMNTP,C,failed,micro,0,,,,,,,,,,,,
+B,AudioMNTP,C,not run,micro,0,,,,,,,,,,,,
+"""
+
+GOLDEN_MARKDOWN = """\
+# Table 3: golden
+
+## Ours, scale `micro`
+
+| row | system | schedule | clips | fd_judge ↓ | kl_judge ↓ | is_judge ↑ | text_judge ↑ | ntp_loss ↓ | train_seconds |
+| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |
+| truth |  |  | 64 | 0.000 | 0.500 | 3.250 | 0.400 | n/a | n/a |
+| G | AudioMNTP | C | 64 | **2.500** | **0.500** | **3.250** | **0.400** | **0.2468** | 80 |
+| I | AudioMNTP | C | 64 | 3.500 | **0.500** | **3.250** | **0.400** | 0.3100 | 80 |
+| K | AudioMNTP | C |  | failed | failed | failed | failed | failed | failed |
+| B | AudioMNTP | C |  | not run | not run | not run | not run | not run | not run |
+
+- truth: row truth
+- G: row G
+- I: with a \\| bar and a &lt;b>
+- K: row K
+- B: row B
+
+Notes:
+
+- K: failed: exit code 1 ValueError: no
+- B: not run: row K first
+
+## Published
+
+The paper's values were measured at another scale, on another corpus and by other judges: they are not comparable \
+with the ones above; only the order of rows may be.
+
+| row | fd | fad | kl | is | clap |
+| --- | --- | --- | --- | --- | --- |
+| G | 14.81 | 1.68 | 1.16 | 9.67 | not given |
+| I | 20.82 | not given | not given | not given | not given |
+"""
+
+
+def test_the_golden_table(folder: Path) -> None:
+    gather_results(folder)
+    assert (folder / "table3.csv").read_text() == GOLDEN_CSV
+    assert (folder / "table3.md").read_text() == GOLDEN_MARKDOWN
+    first = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    gather_results(folder)
+    assert {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()} == first
+    assert sorted(first) == ["plan.json", "results.csv", "table3.csv", "table3.md"]
+
+
+def test_the_long_table(folder: Path) -> None:
+    gather_results(folder)
+    rows = list(csv.DictReader(io.StringIO((folder / "results.csv").read_text())))
+    assert tuple(rows[0]) == COLUMNS == (
+        "matrix", "table", "row", "system", "scale", "seed", "train_hash", "protocol_hash", "metric", "value",
+        "ci_low", "ci_high", "n", "coverage", "gpu_seconds", "state", "commit",
+    )  # fmt: skip
+    g = {row["metric"]: row for row in rows if row["row"] == "G"}
+    assert set(g) == set(METRICS)
+    assert (
+        g["fd_judge"] | {"value": "2.5", "n": "64", "coverage": "0.5", "state": "done", "commit": "0123abc"}
+        == g["fd_judge"]
+    )
+    assert g["train_seconds"]["n"] == "" and g["train_seconds"]["value"] == "80.0"
+    assert [row["metric"] for row in rows if row["row"] == "I"][-1] == "a_new_score"
+    assert "ntp_loss" not in {row["metric"] for row in rows if row["row"] == "truth"}
+
+
+def test_a_missing_cell_never_becomes_a_number(folder: Path) -> None:
+    gather_results(folder)
+    rows = list(csv.DictReader(io.StringIO((folder / "results.csv").read_text())))
+    missing = [row for row in rows if row["row"] in "KB"]
+    assert len(missing) == 2 * len(METRICS)
+    for row in missing:
+        assert row["value"] == row["n"] == row["coverage"] == "" and row["state"] in ("failed", "not run")
+
+
+def test_a_value_that_is_not_finite_or_no_number_is_never_best(folder: Path) -> None:
+    nan = scores(float("nan"), 0.1)
+    run = folder / "runs" / "AudioMNTP-G-s0" / "evals" / PROTOCOL / "metrics.json"
+    run.write_text(json.dumps(nan | {"kl_judge": None, "is_judge": True}))
+    gather_results(folder)
+    line = next(line for line in (folder / "table3.md").read_text().splitlines() if line.startswith("| G"))
+    assert line.split(" | ")[4:7] == ["nan", "n/a", "n/a"]
+
+
+def test_rows_that_look_equal_share_the_bold_and_one_row_alone_has_none(folder: Path) -> None:
+    run = folder / "runs" / "AudioMNTP-I-s0" / "evals" / PROTOCOL / "metrics.json"
+    run.write_text(json.dumps(scores(2.50001, 0.31)))
+    gather_results(folder)
+    assert (folder / "table3.md").read_text().count("**2.500**") == 2
+    run.unlink()
+    gather_results(folder)
+    assert "**" not in (folder / "table3.md").read_text()
+
+
+def test_a_torn_metrics_file_is_that_cells_failure(folder: Path) -> None:
+    run = folder / "runs" / "AudioMNTP-G-s0" / "evals" / PROTOCOL / "metrics.json"
+    run.write_text('{"fd_judge": 2')
+    results = {result.cell.row: result for result in gather_results(folder)["table3"]}
+    assert results["G"].state.state == FAILED and "metrics.json: not JSON" in results["G"].state.reason
+    assert results["I"].state.state == DONE
+
+
+def test_states_come_from_files_alone(tmp_path: Path) -> None:
+    item = cell(tmp_path, "table3", "G")
+    run, scoring = Path(item.run_dir), Path(item.run_dir) / "evals" / PROTOCOL
+    assert cell_state(item).state == NOT_RUN and cell_state(item).reason == "not started yet"
+    assert cell_state(replace(item, selected=False)).reason == "not among the rows asked for"
+    scoring.mkdir(parents=True)
+    assert cell_state(item).state == NOT_RUN
+    progress = {"phase": "training", "step": 120, "max_steps": 400, "time": time.time()}
+    (run / "progress.json").write_text(json.dumps(progress))
+    assert cell_state(item).state == INTERRUPTED and "training 120/400" in cell_state(item).reason
+    with (run / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert cell_state(item).state == RUNNING
+        (run / "progress.json").write_text(json.dumps(progress | {"protocol": "another"}))
+        assert cell_state(item).state == INTERRUPTED  # its process is at another scoring of the same run
+    (run / "run.json").write_text(json.dumps({"state": "failed", "error": "the loss is not finite"}))
+    assert cell_state(item).state == FAILED and cell_state(item).reason == "the loss is not finite"
+    (scoring / "metrics.json").write_text(json.dumps(scores(1.0, 0.2)))
+    assert cell_state(item).state == DONE
+
+
+def test_several_seeds_are_told_apart(folder: Path) -> None:
+    cells = [cell(folder, "table3", "G"), cell(folder, "table3", "G", seed=1, run_dir=str(folder / "runs/x-s1"))]
+    write_plan(Plan("m", "micro", {"table3": "T"}, {PROTOCOL: {"num_clips": 128}}, tuple(cells)), folder)
+    gather_results(folder)
+    text = (folder / "table3.md").read_text()
+    assert "| G | AudioMNTP | C | 0 | 64 |" in text and "- G (seed 1): not run" in text
+    assert text.count("- G: row G") == 1
+
+
+def test_the_terminal_shows_times_reasons_and_states(folder: Path) -> None:
+    out = io.StringIO()
+    console = Console(file=out, width=200)
+    results = gather_results(folder)["table3"]
+    console.print(table_rich("Table 3", results))
+    console.print(status_table(Plan("m", "micro", {"table3": "T"}, {}, tuple(r.cell for r in results))))
+    for part in ("not run", "failed", "2.500", "1:20", "19 s", "row K first", "ValueError: no"):
+        assert part in out.getvalue()
+
+
+@pytest.mark.parametrize(("value", "text"), [(None, ""), (7.2, "7 s"), (59.7, "1:00"), (65, "1:05"), (7384, "2:03:04")])
+def test_durations_read_well(value: float | None, text: str) -> None:
+    assert seconds(value) == text
