@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from mntp.batch import Stream, TextStates
+from mntp.layers import free_embedding, xavier_linear
 
 
 class PromptEncoder(nn.Module):
@@ -24,14 +25,9 @@ class PromptEncoder(nn.Module):
             raise ValueError("a prompt needs at least one text stream, got none")
         self.streams = dict(streams)
         self.length = sum(stream.slots for stream in streams.values())
-        self.proj = nn.ModuleDict({name: nn.Linear(stream.dim, dim) for name, stream in streams.items()})
-        self.padding = nn.Parameter(torch.empty(dim))
-        self.fake_prompt = nn.Parameter(torch.empty(self.length, dim))
-        for layer in self.proj.values():
-            nn.init.xavier_uniform_(layer.weight)
-            nn.init.zeros_(layer.bias)
-        nn.init.normal_(self.padding, std=0.02)
-        nn.init.normal_(self.fake_prompt, std=0.02)
+        self.proj = nn.ModuleDict({name: xavier_linear(stream.dim, dim) for name, stream in streams.items()})
+        self.padding = free_embedding(dim)
+        self.fake_prompt = free_embedding(self.length, dim)
 
     def forward(self, text: dict[str, TextStates], drop: Tensor | None = None) -> Tensor:
         """Prompt positions of a batch.

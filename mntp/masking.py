@@ -80,9 +80,7 @@ class Mixture(RatioLaw):
 
     def __init__(self, laws: Sequence[RatioLaw], weights: Sequence[float]) -> None:
         if len(laws) != len(weights) or not laws or min(weights) < 0 or sum(weights) <= 0:
-            raise ValueError(
-                f"mixture: expected one weight >= 0 for each of {len(laws)} laws, got {list(weights)}"
-            )
+            raise ValueError(f"mixture: expected one weight >= 0 for each of {len(laws)} laws, got {list(weights)}")
         self.laws, self.weights = list(laws), list(weights)
 
     def sample(self, generator: torch.Generator) -> float:

@@ -5,12 +5,13 @@ The causal decoder and MAR's encoder-decoder give the same parts the same names,
 """
 
 from abc import ABC
+from typing import Protocol, runtime_checkable
 
-import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from mntp.backbones.blocks import NORM_EPS, Block
+from mntp.backbones.blocks import Block
+from mntp.layers import NORM_EPS, free_embedding, xavier_linear
 
 
 class Backbone(nn.Module, ABC):
@@ -42,41 +43,24 @@ class Backbone(nn.Module, ABC):
         if dim % num_heads:
             raise ValueError(f"backbone: dim {dim} is not a multiple of num_heads {num_heads}")
         if depth % 2 or depth < 2:
-            raise ValueError(
-                f"backbone: depth {depth} can't be halved into encoder and decoder; give an even one"
-            )
+            raise ValueError(f"backbone: depth {depth} can't be halved into encoder and decoder; give an even one")
         self.num_tokens = num_tokens
         self.prompt_length = prompt_length
         self.dim = dim
         self.num_heads = num_heads
-        self.token_proj = nn.Linear(token_dim, dim)
-        self.position_embed = nn.Parameter(torch.empty(prompt_length + num_tokens, dim))
+        self.token_proj = xavier_linear(token_dim, dim)
+        self.position_embed = free_embedding(prompt_length + num_tokens, dim)
         self.input_norm = nn.LayerNorm(dim, eps=NORM_EPS)
-        self.encoder_blocks = nn.ModuleList(
-            Block(dim, num_heads, mlp_ratio, dropout) for _ in range(depth // 2)
-        )
+        self.encoder_blocks = nn.ModuleList(Block(dim, num_heads, mlp_ratio, dropout) for _ in range(depth // 2))
         self.encoder_norm = nn.LayerNorm(dim, eps=NORM_EPS)
-        self.decoder_embed = nn.Linear(dim, dim)
-        self.decoder_blocks = nn.ModuleList(
-            Block(dim, num_heads, mlp_ratio, dropout) for _ in range(depth // 2)
-        )
+        self.decoder_embed = xavier_linear(dim, dim)
+        self.decoder_blocks = nn.ModuleList(Block(dim, num_heads, mlp_ratio, dropout) for _ in range(depth // 2))
         self.decoder_norm = nn.LayerNorm(dim, eps=NORM_EPS)
-
-    def _init_weights(self) -> None:
-        """MAR's initialisation: Xavier for matrices, 0.02 for every free embedding, identity norms."""
-        for module in self.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.xavier_uniform_(module.weight)
-                nn.init.zeros_(module.bias)
-        for parameter in self.parameters(recurse=False):
-            nn.init.normal_(parameter, std=0.02)
 
     def _embed_prompt(self, prompt: Tensor) -> Tensor:
         """Prompt [B, P, C] with its position embeddings."""
         if prompt.shape[1] != self.prompt_length:
-            raise ValueError(
-                f"backbone: expected {self.prompt_length} prompt positions, got {prompt.shape[1]}"
-            )
+            raise ValueError(f"backbone: expected {self.prompt_length} prompt positions, got {prompt.shape[1]}")
         return prompt + self.position_embed[: self.prompt_length]
 
     def _embed_tokens(self, tokens: Tensor, positions: Tensor) -> Tensor:
@@ -87,3 +71,12 @@ class Backbone(nn.Module, ABC):
 def gather_rows(x: Tensor, positions: Tensor) -> Tensor:
     """Take rows `positions` [B, T] of x [B, N, C] -> [B, T, C]."""
     return x.gather(1, rearrange(positions, "b t -> b t 1").expand(-1, -1, x.shape[-1]))
+
+
+@runtime_checkable
+class BackboneFactory(Protocol):
+    """Builds a backbone once the system knows its tokens and prompt; YAML gives only the backbone's own sizes."""
+
+    def __call__(self, *, token_dim: int, num_tokens: int, prompt_length: int) -> Backbone:
+        """Build it."""
+        ...

@@ -6,11 +6,11 @@ positions so far, C model width.
 """
 
 import torch
-import torch.nn.functional as F  # noqa: N812  # the field's name for it
+import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-NORM_EPS = 1e-6
+from mntp.layers import NORM_EPS, xavier_linear
 
 
 class KVCache:
@@ -63,8 +63,8 @@ class Attention(nn.Module):
         super().__init__()
         self.num_heads = num_heads
         self.dropout = dropout
-        self.qkv = nn.Linear(dim, 3 * dim)
-        self.proj = nn.Linear(dim, dim)
+        self.qkv = xavier_linear(dim, 3 * dim)
+        self.proj = xavier_linear(dim, dim)
         self.proj_dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, causal: bool, cache: KVCache | None, layer: int) -> Tensor:
@@ -93,8 +93,8 @@ class MLP(nn.Module):
 
     def __init__(self, dim: int, hidden_dim: int, dropout: float) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(dim, hidden_dim)
-        self.fc2 = nn.Linear(hidden_dim, dim)
+        self.fc1 = xavier_linear(dim, hidden_dim)
+        self.fc2 = xavier_linear(hidden_dim, dim)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -3,10 +3,11 @@
 from typing import Protocol, runtime_checkable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from mntp.backbones.base import Backbone
+from mntp.backbones.base import Backbone, BackboneFactory
 from mntp.backbones.blocks import KVCache
+from mntp.layers import free_embedding
 
 
 class CausalTransformer(Backbone):
@@ -29,8 +30,7 @@ class CausalTransformer(Backbone):
         dropout: float = 0.1,
     ) -> None:
         super().__init__(token_dim, num_tokens, prompt_length, dim, depth, num_heads, mlp_ratio, dropout)
-        self.bos = nn.Parameter(torch.empty(dim))
-        self._init_weights()
+        self.bos = free_embedding(dim)
 
     def forward(
         self, prompt: Tensor, tokens: Tensor, positions: Tensor, target_embedding: Tensor | None = None
@@ -68,9 +68,7 @@ class CausalTransformer(Backbone):
             x[:, self.prompt_length :] += target_embedding
         return self._run(x, cache)[:, self.prompt_length :], cache
 
-    def step(
-        self, tokens: Tensor, positions: Tensor, cache: KVCache, target_embedding: Tensor | None = None
-    ) -> Tensor:
+    def step(self, tokens: Tensor, positions: Tensor, cache: KVCache, target_embedding: Tensor | None = None) -> Tensor:
         """Feed T more tokens [B, T, D] at positions [B, T]; returns their contexts [B, T, C]."""
         x = self._embed_tokens(tokens, positions)
         if target_embedding is not None:
@@ -94,8 +92,8 @@ class CausalTransformer(Backbone):
 
 
 @runtime_checkable
-class CausalBackboneFactory(Protocol):
-    """Builds a causal backbone once the system knows its tokens and prompt."""
+class CausalBackboneFactory(BackboneFactory, Protocol):
+    """A factory of this family only."""
 
     def __call__(self, *, token_dim: int, num_tokens: int, prompt_length: int) -> CausalTransformer:
         """Build it."""

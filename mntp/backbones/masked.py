@@ -3,9 +3,10 @@
 from typing import Protocol, runtime_checkable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from mntp.backbones.base import Backbone, gather_rows
+from mntp.backbones.base import Backbone, BackboneFactory, gather_rows
+from mntp.layers import free_embedding
 from mntp.masking import kept_positions
 
 
@@ -28,10 +29,9 @@ class MaskedEncoderDecoder(Backbone):
         dropout: float = 0.1,
     ) -> None:
         super().__init__(token_dim, num_tokens, prompt_length, dim, depth, num_heads, mlp_ratio, dropout)
-        self.mask_token = nn.Parameter(torch.empty(dim))
-        self.decoder_position_embed = nn.Parameter(torch.empty(prompt_length + num_tokens, dim))
-        self.output_position_embed = nn.Parameter(torch.empty(num_tokens, dim))
-        self._init_weights()
+        self.mask_token = free_embedding(dim)
+        self.decoder_position_embed = free_embedding(prompt_length + num_tokens, dim)
+        self.output_position_embed = free_embedding(num_tokens, dim)
 
     def forward(self, prompt: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
         """Contexts of all positions.
@@ -69,8 +69,8 @@ class MaskedEncoderDecoder(Backbone):
 
 
 @runtime_checkable
-class MaskedBackboneFactory(Protocol):
-    """Builds a masked backbone once the system knows its tokens and prompt."""
+class MaskedBackboneFactory(BackboneFactory, Protocol):
+    """A factory of this family only."""
 
     def __call__(self, *, token_dim: int, num_tokens: int, prompt_length: int) -> MaskedEncoderDecoder:
         """Build it."""

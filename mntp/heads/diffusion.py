@@ -105,9 +105,7 @@ class DiffusionHead(Head):
         return eps + (guidance_scale - 1) * (eps - eps_uncond), v
 
     @staticmethod
-    def _posterior(
-        schedule: DiffusionSchedule, k: int, x_t: Tensor, eps: Tensor, v: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def _posterior(schedule: DiffusionSchedule, k: int, x_t: Tensor, eps: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log variance of p(x_{k-1} | x_k); x_0 is not clipped."""
         alpha_bar = float(schedule.alpha_bar[k])
         x_0 = (x_t - math.sqrt(1 - alpha_bar) * eps) / math.sqrt(alpha_bar)

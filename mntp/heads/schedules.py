@@ -20,9 +20,7 @@ def cosine_betas(num_steps: int) -> Tensor:
     def alpha_bar(t: float) -> float:
         return math.cos((t + COSINE_OFFSET) / (1 + COSINE_OFFSET) * math.pi / 2) ** 2
 
-    betas = [
-        min(1 - alpha_bar((i + 1) / num_steps) / alpha_bar(i / num_steps), MAX_BETA) for i in range(num_steps)
-    ]
+    betas = [min(1 - alpha_bar((i + 1) / num_steps) / alpha_bar(i / num_steps), MAX_BETA) for i in range(num_steps)]
     return torch.tensor(betas, dtype=torch.float64)
 
 

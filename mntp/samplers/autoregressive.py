@@ -7,7 +7,7 @@ from torch import Tensor
 
 from mntp.backbones import CausalTransformer
 from mntp.heads import Head
-from mntp.samplers.base import Decoding
+from mntp.samplers.base import Decoding, Progress
 from mntp.samplers.noise import ClipNoise
 
 
@@ -19,8 +19,8 @@ def decode_autoregressive(
     fake_prompt: Tensor,
     noise: ClipNoise,
     decoding: Decoding,
-    target_embedding: Callable[[Tensor], Tensor] | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    target_embedding: Callable[[Tensor], Tensor | None] = lambda _: None,
+    progress: Progress | None = None,
 ) -> Tensor:
     """Draw all tokens of a batch, one position after the other.
 
@@ -31,7 +31,7 @@ def decode_autoregressive(
         fake_prompt: [B, P, C]; with guidance both branches run as one batch of 2 B.
         noise: the draws.
         decoding: steps, temperature, guidance.
-        target_embedding: positions [B, T] -> [B, T, C], the embedding of the position asked for (AudioMNTP).
+        target_embedding: positions [B, T] -> [B, T, C], the embedding of the position asked for (AudioMNTP), or None.
         progress: called with (tokens drawn, tokens in all) after each position.
 
     Returns:
@@ -43,8 +43,6 @@ def decode_autoregressive(
         prompt = torch.cat([prompt, fake_prompt])
 
     def ask(position: int) -> Tensor | None:
-        if target_embedding is None:
-            return None
         return target_embedding(torch.full((prompt.shape[0], 1), position, device=prompt.device))
 
     tokens = prompt.new_zeros(batch, num_tokens, head.token_dim, dtype=torch.float32)

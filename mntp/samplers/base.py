@@ -1,9 +1,12 @@
 """What every sampler shares: the settings of decoding."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
 from mntp.guidance import Guidance
+
+Progress = Callable[[int, int], None]  # called with (tokens drawn, tokens in all)
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,6 @@
 """MAR's decoding: several positions at a time, in random order, by a cosine schedule (arXiv 2406.11838, 3.4)."""
 
 import math
-from collections.abc import Callable
 
 import torch
 from einops import rearrange
@@ -10,7 +9,7 @@ from torch import Tensor
 from mntp.backbones import MaskedEncoderDecoder
 from mntp.backbones.base import gather_rows
 from mntp.heads import Head
-from mntp.samplers.base import MaskedDecoding
+from mntp.samplers.base import MaskedDecoding, Progress
 from mntp.samplers.noise import ClipNoise
 
 
@@ -39,7 +38,7 @@ def decode_masked(
     noise: ClipNoise,
     decoding: MaskedDecoding,
     orders: Tensor | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Tensor:
     """Draw all tokens of a batch, the positions of each step at once.
 
@@ -72,12 +71,8 @@ def decode_masked(
     for count in cosine_counts(num_tokens, decoding.num_steps or max(1, num_tokens // 4)):
         now = orders[:, revealed : revealed + count].sort(dim=1).values
         copies = 2 if guided else 1
-        z = gather_rows(
-            backbone(prompt, tokens.repeat(copies, 1, 1), mask.repeat(copies, 1)), now.repeat(copies, 1)
-        )
-        contexts = (
-            rearrange(z, "b t c -> (b t) c").chunk(2) if guided else (rearrange(z, "b t c -> (b t) c"), None)
-        )
+        z = gather_rows(backbone(prompt, tokens.repeat(copies, 1, 1), mask.repeat(copies, 1)), now.repeat(copies, 1))
+        contexts = rearrange(z, "b t c -> (b t) c").chunk(2) if guided else (rearrange(z, "b t c -> (b t) c"), None)
         draws = noise.normal(count, head.num_draws(decoding.num_diffusion_steps), head.token_dim)
         drawn = head.sample(
             contexts[0],
@@ -87,9 +82,7 @@ def decode_masked(
             guidance_scale=decoding.guidance.at(revealed, num_tokens - revealed - count, num_tokens),
             temperature=decoding.temperature,
         )
-        tokens.scatter_(
-            1, now[..., None].expand(-1, -1, head.token_dim), rearrange(drawn, "(b t) d -> b t d", b=batch)
-        )
+        tokens.scatter_(1, now[..., None].expand(-1, -1, head.token_dim), rearrange(drawn, "(b t) d -> b t d", b=batch))
         mask.scatter_(1, now, value=False)
         revealed += count
         if progress is not None:

@@ -26,6 +26,4 @@ class ClipNoise:
 
     def orders(self, num_tokens: int) -> Tensor:
         """A random order of positions for each clip, [B, N] int64."""
-        return torch.stack([torch.randperm(num_tokens, generator=g) for g in self._generators]).to(
-            self._device
-        )
+        return torch.stack([torch.randperm(num_tokens, generator=g) for g in self._generators]).to(self._device)

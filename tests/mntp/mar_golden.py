@@ -21,7 +21,8 @@ RENAMED = {
     "diffusion_pos_embed_learned": "output_position_embed",
 }
 HEAD_RENAMED = {
-    "time_embed.mlp.": "time_embed.",
+    "time_embed.mlp.0.": "time_embed.fc1.",
+    "time_embed.mlp.2.": "time_embed.fc2.",
     "cond_embed.": "cond_proj.",
     "res_blocks.": "blocks.",
     ".in_ln.": ".norm.",

@@ -112,8 +112,8 @@ def test_sampling(head: DiffusionHead) -> None:
 def test_encoder_decoder(backbone: MaskedEncoderDecoder) -> None:
     prompt = ARRAYS["model_prompt"][:, None].expand(-1, SIZES["buffer"], -1)
     mask = ARRAYS["model_mask"].bool()
-    close(backbone.encode(prompt, ARRAYS["model_tokens"], mask), "model_encoder_out")
-    close(backbone(prompt, ARRAYS["model_tokens"], mask), "model_z")
+    close(backbone.encode(prompt, ARRAYS["model_tokens"], mask).detach(), "model_encoder_out")
+    close(backbone(prompt, ARRAYS["model_tokens"], mask).detach(), "model_z")
 
 
 class RecordedNoise:
