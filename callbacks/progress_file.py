@@ -18,11 +18,16 @@ class ProgressFile(Callback):
 
     Args:
         path: the file.
+
+    Attributes:
+        train_seconds: spent on the training steps that count: those of lost work, after a crash, do not.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = Path(path)
+        self.train_seconds = 0.0
         self._written = 0.0
+        self._counted = 0.0
 
     def write(self, phase: str, step: int, max_steps: int, loss: float | None = None) -> None:
         """Say where the run is, unless it was said less than a second ago; the first and last step always are."""
@@ -34,10 +39,24 @@ class ProgressFile(Callback):
         with atomic_write(self.path) as file:
             json.dump(state, file)
 
+    def state_dict(self) -> dict[str, Any]:
+        """Seconds so far, kept in the checkpoint."""
+        return {"train_seconds": self.train_seconds}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on counting from the checkpoint."""
+        self.train_seconds = state_dict["train_seconds"]
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Start the clock."""
+        self._counted = time.monotonic()
+
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Say how far training is."""
+        """Count the time and say how far training is."""
+        now = time.monotonic()
+        self.train_seconds, self._counted = self.train_seconds + now - self._counted, now
         if trainer.is_global_zero:
             loss = trainer.callback_metrics.get("train/loss")
             self.write("training", trainer.global_step, trainer.max_steps, None if loss is None else float(loss))

@@ -141,14 +141,17 @@ class Store:
         """What a checkpoint needs to turn tokens into sound and captions into states.
 
         Returns:
-            `tokenizer` (for `mntp.tokenizers.build_tokenizer`), `text` (for `mntp.text.build_text_encoder`) and
-            `samples`, the length of a clip.
+            `tokenizer` (for `mntp.tokenizers.build_tokenizer`), `text` (for `mntp.text.build_text_encoder`), and
+            `samples`, `num_tokens` and `token_dim` of a clip.
         """
         state = load_file(self.path / "tokenizer.safetensors")
+        num_tokens, token_dim = self.tokens(0).shape
         return {
             "tokenizer": {**self.index["tokenizer"], "state": state},
             "text": self.index["text"],
             "samples": self.samples,
+            "num_tokens": num_tokens,
+            "token_dim": token_dim,
         }
 
     def verify(self) -> None:

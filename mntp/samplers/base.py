@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal, Self
 
 from mntp.guidance import Guidance
 
@@ -22,6 +22,11 @@ class Decoding:
     num_diffusion_steps: int = 100
     temperature: float = 1.0
     guidance: Guidance = field(default_factory=Guidance)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """Build from plain values, as a resolved configuration has them."""
+        return cls(**{**values, "guidance": Guidance(**values["guidance"])})
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,72 @@
+"""`mntp generate`: sound from captions and a trained run."""
+
+import re
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.progress import Progress
+from torch.nn.utils.rnn import pad_sequence
+
+from mntp.audio import write_audio
+from mntp.batch import TextStates
+from mntp.seeding import derive_seed
+from mntp.systems import load_system
+from mntp.text import build_text_encoder
+from mntp.tokenizers import build_tokenizer
+
+
+def generate(captions: list[str], ckpt: Path, out: Path = Path("generated"), seed: int = 0) -> None:
+    """Generate one WAV file for each caption.
+
+    Args:
+        captions: what should be heard.
+        ckpt: a run's folder (its final or newest checkpoint is taken) or a checkpoint file.
+        out: folder of the WAV files, named by number and caption.
+        seed: same seed, caption and checkpoint, same file.
+
+    Raises:
+        ValueError: no usable checkpoint, or a caption without words.
+    """
+    system = load_system(find_checkpoint(ckpt))
+    if system.front_end is None:
+        raise ValueError(f"{ckpt}: the checkpoint holds no tokenizer; it was not trained on prepared data")
+    tokenizer = build_tokenizer(system.front_end["tokenizer"])
+    streams = build_text_encoder(system.front_end["text"]).encode(captions)
+    system.to("cuda" if torch.cuda.is_available() else "cpu")
+    text = {
+        name: TextStates(
+            pad_sequence(states, batch_first=True).to(system.device),
+            torch.tensor([len(stream) for stream in states], device=system.device),
+        )
+        for name, states in streams.items()
+    }
+    out.mkdir(parents=True, exist_ok=True)
+    console = Console()
+    with Progress(console=console, transient=True) as bar:
+        task = bar.add_task("tokens", total=system.num_tokens)
+        seeds = [derive_seed("generate", seed, caption) for caption in captions]
+        tokens = system.generate(text, seeds, lambda drawn, total: bar.update(task, completed=drawn))
+    for number, (caption, waveform) in enumerate(zip(captions, tokenizer.decode(tokens.cpu()), strict=True)):
+        path = out / f"{number:03d}-{file_name(caption)}.wav"
+        write_audio(path, waveform)
+        console.print(str(path), highlight=False, markup=False, soft_wrap=True)
+
+
+def find_checkpoint(path: Path) -> Path:
+    """The file itself, or a run folder's final checkpoint, or its newest one.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if path.is_file():
+        return path
+    for name in ("checkpoints/final.ckpt", "checkpoints/last.ckpt", "final.ckpt", "last.ckpt"):
+        if (path / name).is_file():
+            return path / name
+    raise ValueError(f"{path}: no checkpoint there; expected a .ckpt file or a run's folder with checkpoints/")
+
+
+def file_name(caption: str) -> str:
+    """A caption as part of a file name: word characters only, at most 60."""
+    return re.sub(r"\W+", "_", caption).strip("_")[:60] or "clip"

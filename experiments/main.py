@@ -1,0 +1,75 @@
+"""The console script `mntp`: one table of commands, each imported only when it is called."""
+
+import importlib
+import inspect
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from jsonargparse import ArgumentParser
+
+from experiments.errors import EXIT_USER_ERROR, user_errors
+
+# Command -> (module, function, what it does). Names of two words are sub-commands.
+COMMANDS = {
+    "prepare": ("experiments.prepare", "prepare", "turn a captioned folder of audio into a store of tokens"),
+    "generate": ("experiments.generate", "generate", "write sound for captions, from a trained run"),
+    "evaluate": ("experiments.evaluate", "evaluate", "score a folder of generated audio against references"),
+    "ablate plan": ("experiments.ablate.cli", "plan", "show the cells of a matrix and what is done"),
+    "ablate run": ("experiments.ablate.cli", "run", "run the cells that are missing, then gather the tables"),
+    "ablate status": ("experiments.ablate.cli", "status", "show the state of every cell"),
+    "ablate gather": ("experiments.ablate.cli", "gather", "write results.csv and the tables from finished cells"),
+}
+LIGHTNING = ("fit", "validate", "test", "predict")
+
+
+def usage() -> str:
+    """What `mntp --help` prints."""
+    lines = [f"  mntp {name:<30} {text}" for name, (_, _, text) in COMMANDS.items()]
+    lines.append(f"  mntp {'|'.join(LIGHTNING):<30} the same as `lightning ...`: train and use one system")
+    return "\n".join(["usage: mntp COMMAND [--help] ...", "", *lines])
+
+
+def call(function: Callable[..., int | None], name: str, words: list[str]) -> int | None:
+    """Parse `words` by the signature and docstring of `function`, then call it.
+
+    Every argument is an option, with - or _ in its name and no value needed for a switch; only a list of captions
+    stands on the line as it is.
+    """
+    arguments = inspect.signature(function).parameters
+    positional = [key for key, argument in arguments.items() if argument.annotation == list[str]]
+    parser = ArgumentParser(prog=f"mntp {name}", description=(function.__doc__ or "").partition("\n")[0])
+    for key in positional:
+        parser.add_argument(key, nargs="+", type=str)
+    parser.add_function_arguments(function, skip=set(positional))
+    switches = {f"--{key}" for key, argument in arguments.items() if argument.annotation is bool}
+    options: dict[str, Any] = parser.parse_args([_option(word, switches) for word in words]).as_dict()
+    return function(**options)
+
+
+def _option(word: str, switches: set[str]) -> str:
+    """Spell an option's name with underscores, and a switch as `--name=true`."""
+    if not word.startswith("--"):
+        return word
+    key, equals, value = word.partition("=")
+    key = key.replace("-", "_").replace("__", "--", 1)
+    return f"{key}=true" if key in switches and not equals else f"{key}{equals}{value}"
+
+
+def main() -> None:
+    """Find the command and hand it the rest of the line."""
+    words = sys.argv[1:]
+    if not words or words[0] in ("-h", "--help"):
+        print(usage())  # noqa: T201
+        return
+    if words[0] in LIGHTNING:
+        importlib.import_module("experiments.cli").main()
+        return
+    for length in (2, 1):
+        name = " ".join(words[:length])
+        if name in COMMANDS:
+            module, function, _ = COMMANDS[name]
+            with user_errors():
+                sys.exit(call(getattr(importlib.import_module(module), function), name, words[length:]))
+    print(f"error: mntp knows no command '{' '.join(words[:2])}'\n\n{usage()}", file=sys.stderr)  # noqa: T201
+    sys.exit(EXIT_USER_ERROR)

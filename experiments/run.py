@@ -1,0 +1,111 @@
+"""One cell of a matrix: train a run or go on with it, then sample and score it under one protocol.
+
+`python -m experiments.run RUN_DIR --protocol HASH` reads `config.yaml` and `evals/HASH/protocol.json` from the run's
+folder. Every step that is done already is skipped, so that it can be killed at any moment and started again.
+"""
+
+import os
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from jsonargparse import auto_cli
+
+from callbacks import ProgressFile
+from experiments.cli import SuiteCLI, load_config
+from experiments.errors import user_errors
+from experiments.run_record import held, provenance, read_json, update_record
+from experiments.score import score
+
+FINAL = "final.ckpt"
+
+
+def run(run_dir: Path, protocol: str, judges: Path = Path("data/judges")) -> None:
+    """Train, sample and score one cell; what is done already is skipped.
+
+    Args:
+        run_dir: the run's folder, with its `config.yaml`.
+        protocol: hash of the protocol; its file is `evals/<hash>/protocol.json`.
+        judges: folder of cached judges.
+    """
+    config = load_config(run_dir / "config.yaml")
+    rules = read_json(run_dir / "evals" / protocol / "protocol.json")
+    if not rules:
+        raise ValueError(f"{run_dir}: no evals/{protocol}/protocol.json; `mntp ablate run` writes it")
+    with held(run_dir):
+        _end_with_parent()
+        update_record(run_dir, state="training", error=None, **provenance())
+        progress = ProgressFile(run_dir / "progress.json")
+        try:
+            if rules["source"] == "model" and not (run_dir / "checkpoints" / FINAL).is_file():
+                train(run_dir, config, progress)
+            update_record(run_dir, state="trained")
+            score(run_dir, config, protocol, rules, judges, progress)
+        except (ValueError, OSError, RuntimeError) as error:
+            update_record(run_dir, state="failed", error=str(error).partition("\n")[0])
+            raise
+
+
+def train(run_dir: Path, config: dict[str, Any], progress: ProgressFile) -> None:
+    """Train from the newest checkpoint to the end, take the held-out loss, keep the averaged weights as final."""
+    folder = run_dir / "checkpoints"
+    suite = SuiteCLI(_placed(config, run_dir), run=False)
+    suite.trainer.callbacks.append(progress)
+    last = folder / "last.ckpt"
+    suite.trainer.fit(
+        suite.model, datamodule=suite.datamodule, ckpt_path=last if last.is_file() else None, weights_only=True
+    )
+    held_out = suite.trainer.validate(suite.model, datamodule=suite.datamodule, verbose=False)[0]
+    seconds = progress.train_seconds
+    update_record(
+        run_dir,
+        held_out={name.removeprefix("val/"): value for name, value in held_out.items()},
+        train_seconds=seconds,
+        gpu_seconds=seconds * suite.trainer.world_size if suite.trainer.strategy.root_device.type == "cuda" else None,
+        num_parameters=sum(p.numel() for p in suite.model.parameters()),
+    )
+    # After fit the module holds the averaged weights; the file is small, and its presence means "trained".
+    suite.trainer.save_checkpoint(folder / FINAL, weights_only=True)
+
+
+def _placed(config: dict[str, Any], run_dir: Path) -> dict[str, Any]:
+    """The configuration with everything that a run writes put into its folder."""
+    trainer = dict(config["trainer"])
+    trainer["default_root_dir"] = str(run_dir)
+    trainer["enable_progress_bar"] = False
+    trainer["logger"] = [
+        {
+            "class_path": "lightning.pytorch.loggers.TensorBoardLogger",
+            "init_args": {"save_dir": str(run_dir), "name": "tensorboard", "version": ""},
+        },
+        {"class_path": "callbacks.JSONLLogger", "init_args": {"path": str(run_dir / "metrics.jsonl")}},
+    ]
+    trainer["callbacks"] = [_in_folder(callback, run_dir / "checkpoints") for callback in trainer["callbacks"]]
+    return {**config, "trainer": trainer}
+
+
+def _in_folder(callback: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """A ModelCheckpoint's entry with its folder; any other entry as it is."""
+    if not callback["class_path"].endswith(".ModelCheckpoint"):
+        return callback
+    return {**callback, "init_args": {**callback["init_args"], "dirpath": str(folder)}}
+
+
+def _end_with_parent() -> None:
+    """End this process when the one that started it is gone, so that a killed runner leaves nothing behind."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+if __name__ == "__main__":
+    with user_errors():
+        torch.set_float32_matmul_precision("high")
+        auto_cli(run, as_positional=True)

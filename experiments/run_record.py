@@ -1,0 +1,78 @@
+"""What a run's folder says of the run itself: `run.json`, and the lock that one process at a time holds."""
+
+import contextlib
+import fcntl
+import importlib.metadata
+import json
+import os
+import platform
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from mntp.files import atomic_write
+
+EXIT_HELD = 3
+RECORDED_PACKAGES = ("torch", "lightning", "numpy", "safetensors", "torchaudio")
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write a JSON object, whole or not at all."""
+    with atomic_write(path) as file:
+        json.dump(content, file, indent=2, sort_keys=True)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object; {} where there is none."""
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def update_record(run_dir: Path, **values: Any) -> None:
+    """Change entries of `run.json`."""
+    write_json(run_dir / "run.json", {**read_json(run_dir / "run.json"), **values})
+
+
+def provenance() -> dict[str, Any]:
+    """Commit, uncommitted changes, versions and host of this process."""
+    return {
+        "commit": _git("rev-parse", "HEAD"),
+        "dirty": bool(_git("status", "--porcelain", "--untracked-files=no")),
+        "versions": {
+            "python": platform.python_version(),
+            **{name: importlib.metadata.version(name) for name in RECORDED_PACKAGES},
+        },
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+    }
+
+
+def _git(*words: str) -> str | None:
+    """Output of git in the suite's own checkout; None outside of one."""
+    root = Path(__file__).parents[1]
+    try:
+        done = subprocess.run(["git", *words], cwd=root, capture_output=True, text=True, check=True, timeout=10)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
+
+
+@contextlib.contextmanager
+def held(run_dir: Path) -> Iterator[None]:
+    """Hold the run's lock; the system takes it back from a killed process.
+
+    Exits with code 3 and one line if another process holds it.
+    """
+    with (run_dir / "lock").open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            print(f"{run_dir}: held by {file.read().strip() or 'another process'}", file=sys.stderr)  # noqa: T201
+            sys.exit(EXIT_HELD)
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+        file.flush()
+        yield
