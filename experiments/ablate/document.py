@@ -3,7 +3,6 @@
 Names (keys, row ids, axis values) are taken as they are written, so that `on`, `off` and `no` stay words.
 """
 
-import difflib
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -11,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+
+from experiments.errors import did_you_mean
 
 
 class _Loader(yaml.SafeLoader):
@@ -23,12 +24,10 @@ _Loader.add_implicit_resolver(
 )
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Return what to say about an unknown `word`: the nearest known one, and all of them."""
+def not_known(word: str, known: Iterable[str]) -> str:
+    """Return what to say about a word that isn't among the `known` ones: all of them, and the nearest."""
     names = list(known)
-    near = difflib.get_close_matches(word, names, n=1)
-    listing = f"known: {', '.join(names)}" if names else "none is known"
-    return f"did you mean {near[0]!r}? ({listing})" if near else listing
+    return f"{word!r} is not known here; known: {', '.join(names) or 'nothing'}{did_you_mean(word, names)}"
 
 
 @dataclass(frozen=True)
@@ -80,7 +79,7 @@ class Entry:
         entries = self.mapping()
         for key, entry in entries.items():
             if key not in names:
-                raise entry.error(f"unknown key {key!r}; {did_you_mean(key, names)}")
+                raise entry.error(not_known(key, names))
         for key in required:
             if key not in entries:
                 raise self.error(f"the key {key!r} is missing")
@@ -96,7 +95,7 @@ class Entry:
         """Return a scalar that must be one of the `known` names."""
         names, word = list(known), self.text()
         if word not in names:
-            raise self.error(f"{word!r} is not known; {did_you_mean(word, names)}")
+            raise self.error(not_known(word, names))
         return word
 
     def integer(self, at_least: int = 0) -> int:

@@ -17,10 +17,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from experiments.ablate.document import Entry, did_you_mean, load_document
+from experiments.ablate.document import Entry, load_document, not_known
 
 PAPER = Path(__file__).resolve().parents[1] / "paper"
 PAPER_METRICS = ("fd", "fad", "kl", "is", "clap")
+# What a cell's seed sets: initialisation and noise, and the order of clips.
+SEED_KEYS = ("model.init_args.seed", "data.seed")
 SOURCES = ("model", "ground_truth", "reconstruction")
 
 
@@ -141,7 +143,7 @@ class Cell:
         seed: the run's seed.
         settings: the value of every axis, implied ones included.
         config: the merged configuration, before defaults are filled in.
-        differences: the keys in which `config` differs from the scale's base config, with their values.
+        base: the scale's base config that it started from, with the same seed.
         settings_where: file and line of each overlay key that was applied.
         evaluation: how it is scored.
     """
@@ -152,7 +154,7 @@ class Cell:
     seed: int
     settings: dict[str, str]
     config: dict[str, Any]
-    differences: dict[str, Any]
+    base: dict[str, Any]
     settings_where: dict[str, str] = field(repr=False)
     evaluation: Evaluation
 
@@ -192,7 +194,7 @@ def expand(matrix: Matrix, scale: str, seeds: Sequence[int]) -> list[Cell]:
         ValueError: an unknown scale, or an overlay that doesn't fit the base config.
     """
     if scale not in matrix.scales:
-        raise ValueError(f"{matrix.path}: no scale {scale!r}; {did_you_mean(scale, matrix.scales)}")
+        raise ValueError(f"{matrix.path}: scale {not_known(scale, matrix.scales)}")
     bases: dict[str, dict[str, Any]] = {}
     return [
         _expand_row(matrix, table.name, row, matrix.scales[scale], seed, bases)
@@ -226,7 +228,7 @@ def select_rows(matrix: Matrix, rows: str) -> set[tuple[str, str]]:
 
 def _named(word: str, known: dict[str, list[tuple[str, Row]]]) -> list[tuple[str, Row]]:
     if word not in known:
-        raise ValueError(f"no row {word!r}; {did_you_mean(word, known)}")
+        raise ValueError(f"row {not_known(word, known)}")
     row = known[word][0][1]
     if row.not_run:
         raise ValueError(f"row {word} can't be run: {row.not_run} ({row.where})")
@@ -243,8 +245,7 @@ def overlaid(config: dict[str, Any], overlay: Iterable[Setting]) -> dict[str, An
     for setting in overlay:
         first, *_ = parts = setting.key.split(".")
         if first not in result:
-            raise ValueError(f"{setting.where}: {setting.key}: the base config has no {first!r}; "
-                             f"{did_you_mean(first, result)}")  # fmt: skip
+            raise ValueError(f"{setting.where}: {setting.key}: in the base config, {not_known(first, result)}")
         node = result
         for depth, part in enumerate(parts[:-1], start=1):
             node = node.setdefault(part, {})
@@ -270,8 +271,8 @@ def _expand_row(
     config_name = next(value.config for value in values.values() if value.config)
     if config_name not in bases:
         bases[config_name] = overlaid(_read_config(scale.configs / f"{config_name}.yaml"), scale.overlay)
+    base = overlaid(bases[config_name], (Setting(key, seed, row.where) for key in SEED_KEYS))
     overlay = [*(s for value in values.values() for s in value.overlay), *row.overlay]
-    config = overlaid(bases[config_name], overlay)
     implied = {axis: label for value in values.values() for axis, label in value.implies.items()}
     named = implied | row.axes
     return Cell(
@@ -280,12 +281,8 @@ def _expand_row(
         scale=scale.name,
         seed=seed,
         settings={axis: named[axis] for axis in matrix.axes},
-        config=config | {"seed_everything": seed},
-        differences={
-            s.key: look_up(config, s.key)
-            for s in overlay
-            if look_up(config, s.key) != look_up(bases[config_name], s.key)
-        },
+        config=overlaid(base, overlay),
+        base=base,
         settings_where={s.key: s.where for s in (*scale.overlay, *overlay)},
         evaluation=scale.evaluation,
     )
@@ -308,6 +305,8 @@ def _read_overlay(entry: Entry | None) -> Overlay:
                 "a class is replaced with its arguments: give the whole node (class_path and init_args) at "
                 f"{key.removesuffix('.class_path')}, or the old class's arguments would stay"
             )
+        if key in SEED_KEYS:
+            raise child.error("the seed is not the matrix's: a run is asked for with its seeds")
         settings.append(Setting(key, child.value(), child.where))
     return tuple(settings)
 
@@ -434,7 +433,7 @@ def _published(entry: Entry) -> dict[str, str]:
     path = PAPER / f"table{fields['table'].integer()}.csv"
     if not path.is_file():
         known = sorted(file.stem for file in PAPER.glob("table*.csv"))
-        raise fields["table"].error(f"there is no {path.name} with published values; {did_you_mean(path.stem, known)}")
+        raise fields["table"].error(f"published values: {not_known(path.stem, known)}")
     with path.open(newline="", encoding="utf-8") as file:
         rows = {row["id"]: row for row in csv.DictReader(file)}
     row = rows[fields["row"].choice(rows)]

@@ -8,6 +8,7 @@ scoring of the same run.
 import copy
 import hashlib
 import json
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,11 +19,11 @@ from experiments.ablate.planned import Plan, PlannedCell
 
 # Keys of the resolved configuration that can't change a trained model; everything else is in the train hash.
 NOT_IN_TRAIN_HASH = {
-    "config": "names the files that were read; what they said is in the resolved configuration",
-    "seed_everything": "stands in the folder's name, so that the seeds of a cell share their hash",
+    "model.init_args.seed": "stands in the folder's name, so that the seeds of a cell share their hash",
+    "data.seed": "the same seed",
     "model.init_args.decoding": "sampling only: it is in the protocol hash",
-    "data.init_args.store": "a path; what lies there is counted by the store's fingerprint",
-    "data.init_args.num_workers": "the order of clips is a function of seed, epoch and position",
+    "data.store": "a path; what lies there is counted by the store's fingerprint",
+    "data.num_workers": "the order of clips is a function of seed, epoch and position",
     "trainer.default_root_dir": "a path",
     "trainer.logger": "what is logged, and where",
     "trainer.log_every_n_steps": "logging",
@@ -30,16 +31,9 @@ NOT_IN_TRAIN_HASH = {
     "trainer.enable_model_summary": "display",
     "trainer.profiler": "measurement",
 }
-# Callbacks that only look at a run; others (the moving average of the weights) change what is scored.
-LOOKING_CALLBACKS = (
-    "LearningRateMonitor",
-    "ModelSummary",
-    "Provenance",
-    "RichProgressBar",
-    "SampleLogger",
-    "Throughput",
-    "TQDMProgressBar",
-)
+# Callbacks and plugins that only look at a run, or write it down; others (the moving average of the weights) change
+# what is scored.
+ONLOOKERS = ("AtomicCheckpointIO", "AudioWriter", "ModelCheckpoint", "ProgressFile", "SampleLogger")
 
 
 @dataclass(frozen=True)
@@ -85,9 +79,9 @@ def train_hash(config: dict[str, Any], store: str) -> str:
         node = look_up(config, parent) if parent else config
         if isinstance(node, dict):
             node.pop(last, None)
-    callbacks = look_up(config, "trainer.callbacks")
-    if callbacks:
-        config["trainer"]["callbacks"] = [c for c in callbacks if _class_name(c) not in LOOKING_CALLBACKS]
+    for key in ("callbacks", "plugins"):
+        if parts := look_up(config, f"trainer.{key}"):
+            config["trainer"][key] = [part for part in parts if _class_name(part) not in ONLOOKERS]
     return content_hash({"config": config, "store": store})
 
 
@@ -116,6 +110,7 @@ def build_plan(
     Raises:
         ValueError: a configuration is refused; the message says which file, line and row.
     """
+    resolve = _remembering(resolve)
     resolved = [{} if cell.row.not_run else _resolve(cell, resolve) for cell in cells]
     shared: dict[str, dict[str, str]] = {}
     planned: list[PlannedCell] = []
@@ -136,6 +131,7 @@ def build_plan(
         item = _planned(
             cell,
             system,
+            differences=_differences(cell, resolve(cell.base), config),
             selected=(cell.table, cell.row.id) in selected,
             same_as=first.get(key, ""),
             run_dir=str(run_dir),
@@ -172,10 +168,34 @@ def _resolve(cell: Cell, resolve: Callable[[dict[str, Any]], dict[str, Any]]) ->
         return resolve(cell.config)
     except ValueError as error:
         message = " ".join(str(error).split())
-        # The overlay key that the complaint names, if there is one, is where the user has to look.
-        guilty = [where for key, where in cell.settings_where.items() if key.rpartition(".")[2] in message]
-        where = guilty[-1] if guilty else cell.row.where
-        raise ValueError(f"{where}: {cell.table} row {cell.row.id}: {message}") from None
+        raise ValueError(f"{_where(cell, message)}: {cell.table} row {cell.row.id}: {message}") from None
+
+
+def _where(cell: Cell, message: str) -> str:
+    """Where the user has to look: the line of the overlay key that the complaint names first, else the row's."""
+    last_parts = {key: re.escape(key.rpartition(".")[2]) for key in cell.settings_where}
+    found = {key: re.search(rf"\b{part}\b", message) for key, part in last_parts.items()}
+    named = sorted((match.start(), key) for key, match in found.items() if match)
+    return cell.settings_where[named[0][1]] if named else cell.row.where
+
+
+def _remembering(resolve: Callable[[dict[str, Any]], dict[str, Any]]) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """Resolve equal configurations once: the rows of a table share a few base configs."""
+    known: dict[str, dict[str, Any]] = {}
+
+    def remembered(config: dict[str, Any]) -> dict[str, Any]:
+        key = content_hash(config)
+        if key not in known:
+            known[key] = resolve(copy.deepcopy(config))  # parsers write into what they are given
+        return known[key]
+
+    return remembered
+
+
+def _differences(cell: Cell, base: dict[str, Any], config: dict[str, Any]) -> dict[str, Any]:
+    """The overlay's keys that change anything once every default is filled in, on both sides."""
+    values = {key: look_up(config, key) for key in cell.settings_where}
+    return {key: value for key, value in values.items() if value != look_up(base, key)}
 
 
 def _protocol(cell: Cell, config: dict[str, Any], shared: dict[str, str]) -> dict[str, Any]:
@@ -196,6 +216,7 @@ def _planned(
     cell: Cell,
     system: str,
     selected: bool,
+    differences: dict[str, Any] | None = None,
     same_as: str = "",
     run_dir: str = "",
     train_hash: str = "",
@@ -212,7 +233,7 @@ def _planned(
         description=cell.row.description,
         settings=cell.settings if scores_model else dict.fromkeys(cell.settings, ""),
         source=cell.row.source,
-        differences=cell.differences,
+        differences=differences or {},
         published=cell.row.published,
         selected=selected,
         reason=cell.row.not_run,

@@ -78,7 +78,7 @@ def read_state(run_dir: Path, protocol_hash: str) -> CellState:
     mine = progress.get("protocol", protocol_hash) == protocol_hash
     if mine and is_running(run_dir, progress):
         return CellState(RUNNING, _place(progress), progress, {}, run)
-    if failure or run.get("state") == "failed":
+    if failure or (scoring.is_dir() and run.get("state") == "failed"):  # one scoring's error isn't another's
         reason = failure.get("reason") or run.get("error") or "no reason was recorded"
         return CellState(FAILED, str(reason), progress, {}, run)
     if scoring.is_dir() and (run or progress):

@@ -17,10 +17,11 @@ BASES = {
     "audio_mntp": {"class_path": "mntp.systems.AudioMNTP", "init_args": {"seed": 0}},
     "audio_mar": {"class_path": "mntp.systems.AudioMAR", "init_args": {"seed": 0}},
 }
+COMMON = {"seed", "ratio", "decoding", "backbone", "head"}
 KNOWN = {
-    "AudioNTP": {"seed", "hide", "ratio", "decoding"},
-    "AudioMNTP": {"seed", "ratio", "target_position_embedding", "decoding"},
-    "AudioMAR": {"seed", "ratio", "decoding"},
+    "AudioNTP": COMMON | {"hide"},
+    "AudioMNTP": COMMON | {"target_position_embedding"},
+    "AudioMAR": COMMON,
 }
 
 
@@ -31,7 +32,7 @@ def write_world(folder: Path, text: str | None = None) -> Path:
     for name, model in BASES.items():
         lines = [
             "trainer: {max_steps: 400}",
-            "data: {class_path: data_modules.LatentDataModule, init_args: {store: data/store, num_workers: 0}}",
+            "data: {store: data/embedded, num_workers: 0}",
             f"model: {{class_path: {model['class_path']}, init_args: {{seed: 0}}}}",
         ]
         (configs / f"{name}.yaml").write_text("\n".join(lines) + "\n")

@@ -14,9 +14,8 @@ from experiments.ablate.planned import Plan, read_plan, results_folder, write_pl
 from tests.experiments.ablate.support import REPOSITORY, SHARED, load_world, prepare, resolve
 
 CONFIG: dict[str, Any] = {
-    "seed_everything": 0,
-    "model": {"class_path": "mntp.systems.AudioNTP", "init_args": {"hide": "none", "decoding": {"steps": 50}}},
-    "data": {"class_path": "LatentDataModule", "init_args": {"store": "a", "num_workers": 0, "batch_size": 32}},
+    "model": {"class_path": "mntp.systems.AudioNTP", "init_args": {"seed": 0, "decoding": {"steps": 50}}},
+    "data": {"store": "a", "num_workers": 0, "seed": 0, "batch_size": 32},
     "trainer": {
         "max_steps": 400, "logger": False, "enable_progress_bar": True,
         "callbacks": [{"class_path": "callbacks.EMA", "init_args": {"decay": 0.99}},
@@ -38,10 +37,11 @@ def changed(key: str, value: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("seed_everything", 1),
+        ("model.init_args.seed", 1),
+        ("data.seed", 1),
         ("model.init_args.decoding", {"steps": 7}),
-        ("data.init_args.store", "elsewhere"),
-        ("data.init_args.num_workers", 4),
+        ("data.store", "elsewhere"),
+        ("data.num_workers", 4),
         ("trainer.logger", {"class_path": "TensorBoardLogger"}),
         ("trainer.enable_progress_bar", False),
         ("trainer.callbacks.1.init_args.every", 9),
@@ -57,7 +57,7 @@ def test_what_cannot_change_a_trained_model_is_not_in_its_hash(key: str, value: 
         ("model.class_path", "mntp.systems.AudioMAR"),
         ("model.init_args.hide", "zero"),
         ("model.init_args.a_new_default", 1),
-        ("data.init_args.batch_size", 64),
+        ("data.batch_size", 64),
         ("trainer.max_steps", 401),
         ("trainer.callbacks.0.init_args.decay", 0.9),
     ],
@@ -164,11 +164,11 @@ def test_rows_with_other_data_or_judges_are_never_one_table(plan_rows: Planner) 
     def elsewhere(config: dict[str, Any]) -> dict[str, Any]:
         config = resolve(config)
         if config["model"]["class_path"].endswith("AudioMAR"):
-            config["data"]["init_args"]["store"] = "another"
+            config["data"]["store"] = "another"
         return config
 
     def prepared(config: dict[str, Any]) -> dict[str, str]:
-        return SHARED | {"store": config["data"]["init_args"]["store"]}
+        return SHARED | {"store": config["data"]["store"]}
 
     with pytest.raises(ValueError, match=r"table3: 3 ground_truth and 3K can't stand in one table.* another"):
         plan_rows(resolve=elsewhere, prepare=prepared)
