@@ -49,12 +49,8 @@ def _moments(x: Tensor) -> tuple[Tensor, float, Tensor]:
 
 def _check(x: Tensor, y: Tensor) -> None:
     if x.ndim != 2 or y.ndim != 2 or x.shape[1] != y.shape[1]:
-        raise ValueError(
-            f"features must be [n, F] and [m, F] with the same F, got {list(x.shape)} and {list(y.shape)}"
-        )
+        raise ValueError(f"features must be [n, F] and [m, F] with the same F, got {list(x.shape)} and {list(y.shape)}")
     if min(len(x), len(y)) < 2:
-        raise ValueError(
-            f"a covariance needs at least 2 rows of features, got {len(x)} and {len(y)}: add clips"
-        )
+        raise ValueError(f"a covariance needs at least 2 rows of features, got {len(x)} and {len(y)}: add clips")
     if not (x.isfinite().all() and y.isfinite().all()):
         raise ValueError("features hold NaN or infinite values: check the audio that they were computed from")

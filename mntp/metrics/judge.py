@@ -9,8 +9,8 @@ import hashlib
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from itertools import pairwise
+from typing import Any, NamedTuple
 
 import torch
 from einops import rearrange
@@ -22,8 +22,7 @@ from mntp.audio import HOP, NUM_MELS, LogMel, fit_length, normalise
 from mntp.text.hashed import HashedText
 
 
-@dataclass(frozen=True)
-class JudgeOutput:
+class JudgeOutput(NamedTuple):
     """What the judge hears in a batch of clips.
 
     Attributes:
@@ -109,13 +108,14 @@ class AudioTower(nn.Module):
     """Log-mel -> one vector of features per clip, for any number of frames."""
 
     channels = (16, 32, 48)
+    time_strides = (4, 2, 2)
     width = 96
 
     def __init__(self, num_features: int) -> None:
         super().__init__()
-        planes = (1, *self.channels)
+        planes = pairwise((1, *self.channels))
         self.image = nn.Sequential(
-            *(_conv_block_2d(planes[i], planes[i + 1]) for i in range(len(self.channels)))
+            *(_conv_block_2d(*plane, stride) for plane, stride in zip(planes, self.time_strides, strict=True))
         )
         bands = NUM_MELS >> len(self.channels)
         self.sequence = nn.Sequential(
@@ -158,9 +158,9 @@ class TextTower(nn.Module):
         return self.project(states.sum(1) / lengths[:, None].to(states))
 
 
-def _conv_block_2d(in_channels: int, out_channels: int) -> nn.Sequential:
-    """3x3 convolution that halves time and frequency."""
-    conv = nn.Conv2d(in_channels, out_channels, 3, stride=2, padding=1, bias=False)
+def _conv_block_2d(in_channels: int, out_channels: int, time_stride: int) -> nn.Sequential:
+    """Convolution over time and frequency that divides time by `time_stride` and frequency by 2."""
+    conv = nn.Conv2d(in_channels, out_channels, (5, 3), stride=(time_stride, 2), padding=(2, 1), bias=False)
     return nn.Sequential(conv, nn.BatchNorm2d(out_channels), nn.ReLU())
 
 

@@ -19,10 +19,7 @@ def test_equal_rows_give_one():
 def test_the_mixture_is_over_probabilities_not_logits():
     log_p = torch.tensor([[0.9, 0.1], [0.5, 0.5]]).log()
     mixture = [0.7, 0.3]
-    kl = [
-        sum(p * math.log(p / q) for p, q in zip(row, mixture, strict=True))
-        for row in ((0.9, 0.1), (0.5, 0.5))
-    ]
+    kl = [sum(p * math.log(p / q) for p, q in zip(row, mixture, strict=True)) for row in ((0.9, 0.1), (0.5, 0.5))]
     assert inception_score(log_p) == pytest.approx(math.exp(sum(kl) / 2), rel=1e-6)
 
 
