@@ -14,6 +14,7 @@ COLUMNS = (
     "matrix", "table", "row", "system", "scale", "seed", "train_hash", "protocol_hash", "metric", "value",
     "ci_low", "ci_high", "n", "coverage", "gpu_seconds", "state", "commit",
 )  # fmt: skip
+JUDGED = ("fd_judge", "kl_judge", "is_judge", "text_judge")
 NOT_METRICS = ("num_clips",)
 
 
@@ -67,7 +68,7 @@ def _long_row(plan: Plan, result: Result, metric: str) -> dict[str, object]:
         return row
     row["value"], row["gpu_seconds"] = repr(value), run.get("gpu_seconds", "")
     clips = result.state.metrics.get("num_clips")
-    if clips is not None and metric != "train_seconds":
+    if clips is not None and metric in JUDGED:  # the held-out losses hear the validation clips instead
         row["n"], row["coverage"] = clips, clips / plan.protocols[cell.protocol_hash]["num_clips"]
     return row
 

@@ -71,7 +71,12 @@ class Result:
 
     def notes(self) -> str:
         """Return the line below the table: why there is no number, and which row has the same run."""
-        parts = [] if self.state.state == DONE else [f"{self.state.state}: {self.state.reason}".removesuffix(": ")]
+        parts = []
+        if self.state.state != DONE:
+            lines = self.state.reason.splitlines()
+            parts.append(": ".join((self.state.state, *dict.fromkeys((*lines[:1], *lines[-1:])))))
+        if self.state.metrics.get("out_of_domain"):
+            parts.append("out of domain: the judge was trained on another corpus")
         if self.cell.same_as:
             parts.append(f"the same run as {self.cell.same_as}")
         return "; ".join(parts)

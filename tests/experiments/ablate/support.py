@@ -17,7 +17,7 @@ BASES = {
     "audio_mntp": {"class_path": "mntp.systems.AudioMNTP", "init_args": {"seed": 0}},
     "audio_mar": {"class_path": "mntp.systems.AudioMAR", "init_args": {"seed": 0}},
 }
-COMMON = {"seed", "ratio", "decoding", "backbone", "head"}
+COMMON = {"seed", "ratio", "decoding", "backbone", "head", "optimisation"}
 KNOWN = {
     "AudioNTP": COMMON | {"hide"},
     "AudioMNTP": COMMON | {"target_position_embedding"},

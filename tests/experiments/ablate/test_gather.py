@@ -63,7 +63,7 @@ def folder(tmp_path: Path) -> Path:
     finish(cells[2], scores(3.5, 0.31, a_new_score=7.0))
     scoring = Path(cells[3].run_dir) / "evals" / PROTOCOL
     scoring.mkdir(parents=True)
-    (scoring / "failure.json").write_text(json.dumps({"reason": "exit code 1\nValueError: no"}))
+    (scoring / "failure.json").write_text(json.dumps({"reason": "exit code 1\nTraceback\nValueError: no"}))
     return tmp_path
 
 
@@ -98,7 +98,7 @@ GOLDEN_MARKDOWN = """\
 
 Notes:
 
-- K: failed: exit code 1 ValueError: no
+- K: failed: exit code 1: ValueError: no
 - B: not run: row K first
 
 ## Published
@@ -136,6 +136,7 @@ def test_the_long_table(folder: Path) -> None:
         g["fd_judge"] | {"value": "2.5", "n": "64", "coverage": "0.5", "state": "done", "commit": "0123abc"}
         == g["fd_judge"]
     )
+    assert g["ntp_loss"]["n"] == g["ntp_loss"]["coverage"] == ""  # another split, another number of clips
     assert g["train_seconds"]["n"] == "" and g["train_seconds"]["value"] == "80.0"
     assert [row["metric"] for row in rows if row["row"] == "I"][-1] == "a_new_score"
     assert "ntp_loss" not in {row["metric"] for row in rows if row["row"] == "truth"}
@@ -167,6 +168,13 @@ def test_rows_that_look_equal_share_the_bold_and_one_row_alone_has_none(folder: 
     run.unlink()
     gather_results(folder)
     assert "**" not in (folder / "table3.md").read_text()
+
+
+def test_scores_out_of_the_judges_domain_are_marked(folder: Path) -> None:
+    run = folder / "runs" / "AudioMNTP-I-s0" / "evals" / PROTOCOL / "metrics.json"
+    run.write_text(json.dumps(scores(3.5, 0.31, out_of_domain=True)))
+    gather_results(folder)
+    assert "- I: out of domain: the judge was trained on another corpus" in (folder / "table3.md").read_text()
 
 
 def test_a_torn_metrics_file_is_that_cells_failure(folder: Path) -> None:
