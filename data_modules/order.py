@@ -1,7 +1,6 @@
 """The order of training clips: a pure function of (seed, epoch, rank, position), so that a resume is exact."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -21,23 +20,16 @@ def epoch_order(seed: int, epoch: int, num_clips: int) -> NDArray[np.int64]:
     return np.argsort(words, kind="stable")
 
 
-@dataclass(frozen=True)
-class Position:
-    """Where training stands: `batches` of `epoch` are done, on every rank."""
+class ResumableOrder(DistributedSampler[int]):
+    """Yields this rank's clips, one epoch's number of them, from wherever training has got to.
 
-    epoch: int = 0
-    batches: int = 0
+    Training runs through an endless stream of batches: epoch after epoch of `epoch_order`, each without its last,
+    incomplete global batch. A global batch is a run of `batch_size * world_size` clips, dealt out to the ranks in
+    turn, so that the same clips meet in a step at any number of ranks, as long as the global batch is the same.
+    The place in the stream is asked for whenever an iteration begins; it is the trainer's own count of batches,
+    which its checkpoints hold. So a resume is exact from any checkpoint, and nothing else need be remembered.
 
-
-class EpochOrder(DistributedSampler[int]):
-    """Yields this rank's clips of an epoch, from `start` on in `start`'s own epoch.
-
-    Global batch k of an epoch is the k-th run of `batch_size * world_size` clips of `epoch_order`, dealt out to
-    the ranks in turn; the last, incomplete global batch is dropped. So the same clips meet in a step at any
-    number of ranks, as long as the global batch is the same.
-
-    It is a `DistributedSampler` in name so that Lightning tells it the epoch and leaves it in its place. Its
-    length is always that of a whole epoch: Lightning counts the batches before `start` as done already.
+    It is a `DistributedSampler` in name so that Lightning leaves it in its place. `set_epoch` has no effect.
 
     Args:
         num_clips: clips of the split.
@@ -45,7 +37,7 @@ class EpochOrder(DistributedSampler[int]):
         seed: of the order.
         rank: this process, 0 <= rank < world_size.
         world_size: number of processes.
-        start: where to go on after a resume.
+        batches_done: tells how many batches each rank has trained on so far, over all epochs.
 
     Raises:
         ValueError: the split has fewer clips than one global batch.
@@ -58,27 +50,32 @@ class EpochOrder(DistributedSampler[int]):
         seed: int,
         rank: int = 0,
         world_size: int = 1,
-        start: Position = Position(),
+        batches_done: Callable[[], int] = lambda: 0,
     ) -> None:
         # The base class takes no more from its data set than the length.
         clips: Any = range(num_clips)
         super().__init__(clips, num_replicas=world_size, rank=rank, seed=seed, drop_last=True)
-        if num_clips < batch_size * world_size:
+        self.batches_per_epoch = num_clips // (batch_size * world_size)
+        if self.batches_per_epoch == 0:
             raise ValueError(
                 f"the training split has {num_clips} clips, fewer than one batch of {batch_size * world_size} "
                 f"(batch_size {batch_size} x {world_size} processes): choose a smaller batch_size"
             )
         self.num_clips = num_clips
         self.batch_size = batch_size
-        self.start = start
-        # Lightning builds the first iterator, whose workers fetch ahead, before it calls set_epoch.
-        self.set_epoch(start.epoch)
+        self.batches_done = batches_done
 
     def __len__(self) -> int:
-        return self.num_clips // (self.batch_size * self.num_replicas) * self.batch_size
+        return self.batches_per_epoch * self.batch_size
 
     def __iter__(self) -> Iterator[int]:
-        whole_batches = len(self) * self.num_replicas
-        mine = epoch_order(self.seed, self.epoch, self.num_clips)[:whole_batches][self.rank :: self.num_replicas]
-        done = self.start.batches if self.epoch == self.start.epoch else 0
-        yield from mine[done * self.batch_size :].tolist()
+        epoch, batch = divmod(self.batches_done(), self.batches_per_epoch)
+        # Of an epoch that is resumed, Lightning takes the rest alone; the length must be a whole epoch's all the
+        # same, because it counts the batches that were done before.
+        yield from self._clips(epoch)[batch * self.batch_size :]
+        yield from self._clips(epoch + 1)[: batch * self.batch_size]
+
+    def _clips(self, epoch: int) -> list[int]:
+        """This rank's clips of an epoch."""
+        clips = epoch_order(self.seed, epoch, self.num_clips)[: len(self) * self.num_replicas]
+        return clips[self.rank :: self.num_replicas].tolist()

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from torch.utils.data import DataLoader
 
-from data_modules.order import EpochOrder, Position, epoch_order
+from data_modules.order import ResumableOrder, epoch_order
 
 
-def batches(order: EpochOrder) -> list[list[int]]:
+def batches(order: ResumableOrder) -> list[list[int]]:
     loader = DataLoader(range(order.num_clips), order.batch_size, sampler=order, collate_fn=list)  # type: ignore[arg-type]
     return list(loader)
 
@@ -30,26 +30,26 @@ def test_every_place_is_equally_likely() -> None:
 
 @pytest.mark.parametrize("world_size", [1, 2, 4])
 def test_global_batches_are_the_same_for_any_number_of_ranks(world_size: int) -> None:
-    ranks = [batches(EpochOrder(50, 8 // world_size, 0, rank, world_size)) for rank in range(world_size)]
+    ranks = [batches(ResumableOrder(50, 8 // world_size, 0, rank, world_size)) for rank in range(world_size)]
     together = [sorted(chain(*parts)) for parts in zip(*ranks, strict=True)]
-    alone = [sorted(batch) for batch in batches(EpochOrder(50, 8, 0))]
+    alone = [sorted(batch) for batch in batches(ResumableOrder(50, 8, 0))]
     assert together == alone
     assert len(alone) == 6
     assert len(set(chain(*alone))) == 48
 
 
-@pytest.mark.parametrize("done", [0, 1, 5, 6])
-def test_start_skips_in_its_own_epoch_only(done: int) -> None:
-    whole, resumed = EpochOrder(50, 8, 0), EpochOrder(50, 8, 0, start=Position(epoch=2, batches=done))
-    assert len(resumed) == len(whole) == 48
-    whole.set_epoch(2)
-    assert batches(resumed) == batches(whole)[done:]
-    for epoch in (3, 1):
-        whole.set_epoch(epoch)
-        resumed.set_epoch(epoch)
-        assert batches(resumed) == batches(whole)
+@pytest.mark.parametrize("done", [0, 1, 5, 6, 7, 20])
+def test_an_iteration_goes_on_where_training_has_got_to(done: int) -> None:
+    stream = [
+        batch for epoch in range(6) for batch in batches(ResumableOrder(50, 8, 0, batches_done=lambda e=epoch: 6 * e))
+    ]
+    assert len({tuple(batch) for batch in stream}) == 36
+    order = ResumableOrder(50, 8, 0, batches_done=lambda: done)
+    assert len(order) == 48
+    order.set_epoch(3)
+    assert batches(order) == stream[done : done + 6]
 
 
 def test_too_few_clips_are_refused() -> None:
     with pytest.raises(ValueError, match=r"7 clips, fewer than one batch of 8 \(batch_size 4 x 2 processes\)"):
-        EpochOrder(7, 4, 0, rank=0, world_size=2)
+        ResumableOrder(7, 4, 0, rank=0, world_size=2)
