@@ -82,6 +82,8 @@ def test_front_end_is_complete(tmp_path: Path) -> None:
         "tokenizer": {"class": "T", "settings": {}, "fingerprint": "abc"},
         "text": TEXT,
         "samples": SAMPLES,
+        "num_tokens": 8,
+        "token_dim": 4,
     }
 
 
