@@ -1,0 +1,222 @@
+"""Prepared clips for training, validation and test, streamed from a store."""
+
+from pathlib import Path
+from typing import Any, TypedDict
+
+import torch
+from lightning.pytorch import LightningDataModule
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+from torch.utils.data import DataLoader, Dataset
+
+from data_modules.embedded import EmbeddedSource
+from data_modules.order import ResumableOrder
+from data_modules.prepare import prepare_store
+from data_modules.scenes import EmbeddedCorpus
+from data_modules.store import Store
+from mntp.batch import TextStates, TokenBatch
+from mntp.text.hashed import HashedText
+from mntp.tokenizers.mel import MelTokenizer
+
+
+class Sample(TypedDict):
+    """One clip: tokens [N, D], valid [N] bool, text states [L, dim] by stream, row in `clips.csv`, caption."""
+
+    tokens: Tensor
+    valid: Tensor
+    text: dict[str, Tensor]
+    row: int
+    caption: str
+
+
+class ClipDataset(Dataset[Sample]):
+    """The clips of one split of a store.
+
+    Args:
+        store: opened for reading.
+        split: `train`, `val` or `test`.
+    """
+
+    def __init__(self, store: Store, split: str) -> None:
+        self.store = store
+        self.rows = store.split(split)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, place: int) -> Sample:
+        row = self.rows[place]
+        tokens = self.store.tokens(row)
+        return {
+            "tokens": tokens,
+            "valid": torch.arange(len(tokens)) < self.store.num_valid_tokens(row),
+            "text": self.store.text(row),
+            "row": row,
+            "caption": self.store.clips[row].caption,
+        }
+
+
+def collate(samples: list[Sample]) -> TokenBatch:
+    """Stack clips into a batch; text states are padded with zeros to the longest of the batch."""
+    text = {}
+    for name in samples[0]["text"]:
+        states = [sample["text"][name] for sample in samples]
+        lengths = torch.tensor([len(stream) for stream in states])
+        text[name] = TextStates(pad_sequence(states, batch_first=True), lengths)
+    return TokenBatch(
+        tokens=torch.stack([sample["tokens"] for sample in samples]),
+        valid=torch.stack([sample["valid"] for sample in samples]),
+        text=text,
+        index=torch.tensor([sample["row"] for sample in samples]),
+        captions=[sample["caption"] for sample in samples],
+    )
+
+
+class ResumableLoader(DataLoader[Sample]):
+    """A loader that resumes within an epoch.
+
+    Its sampler knows where to go on. Having these two methods tells Lightning that a resume is exact, and that
+    there is nothing to warn of.
+    """
+
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing of its own."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Nothing of its own."""
+
+
+class LatentDataModule(LightningDataModule):
+    """Batches of prepared tokens (`TokenBatch`) from a store.
+
+    Training clips come in an order that is a function of seed, epoch, rank and position (`ResumableOrder`); the
+    last, incomplete batch of an epoch is dropped. Resuming any checkpoint gives the batches that the uninterrupted
+    training would have had, with any number of workers. Validation and test clips come in the
+    store's order, all of them in every process. `predict` takes the test split.
+
+    Args:
+        store: the folder of a store.
+        batch_size: training clips per batch and process.
+        val_batch_size: clips per batch in validation, test and prediction.
+        num_workers: processes that load batches, beside the main one.
+        seed: of the training clips' order.
+        corpus: if given, `prepare_data` prepares `store` from this embedded corpus where it is absent.
+        token_dim: values per token of the mel tokenizer, where the store is prepared here.
+
+    Raises:
+        ValueError: a number is out of range.
+    """
+
+    def __init__(
+        self,
+        store: Path,
+        batch_size: int = 32,
+        val_batch_size: int = 64,
+        num_workers: int = 0,
+        seed: int = 0,
+        corpus: EmbeddedCorpus | None = None,
+        token_dim: int = 32,
+    ) -> None:
+        super().__init__()
+        if min(batch_size, val_batch_size) < 1 or min(num_workers, seed) < 0:
+            raise ValueError(
+                f"got batch_size={batch_size}, val_batch_size={val_batch_size}, num_workers={num_workers}, "
+                f"seed={seed}; expected batch sizes of at least 1, workers and seed not negative"
+            )
+        self.path = Path(store)
+        self.batch_size = batch_size
+        self.val_batch_size = val_batch_size
+        self.num_workers = num_workers
+        self.seed = seed
+        self.corpus = corpus
+        self.token_dim = token_dim
+        self._store: Store | None = None
+
+    @property
+    def store(self) -> Store:
+        """The store, opened.
+
+        Raises:
+            ValueError: there is none yet; says how to prepare it.
+        """
+        if self._store is None:
+            self._store = Store(self.path)
+        return self._store
+
+    @property
+    def front_end(self) -> dict[str, Any]:
+        """What a checkpoint needs to turn tokens into sound and captions into states: `Store.front_end()`."""
+        return self.store.front_end()
+
+    def prepare_data(self) -> None:
+        """Prepare the store from the embedded corpus if it is absent, and check that its files are whole.
+
+        Raises:
+            ValueError: there is no store and no corpus; the store was prepared from another corpus; a file of the
+                store is damaged.
+            OSError: the disk is full.
+        """
+        if self.corpus is not None:
+            prepare_store(
+                EmbeddedSource(self.corpus),
+                MelTokenizer(self.token_dim),
+                HashedText(),
+                self.path,
+                seconds=self.corpus.seconds,
+            )
+        Store(self.path).verify()
+
+    def train_dataloader(self) -> DataLoader[Sample]:
+        """Training batches of this process.
+
+        Raises:
+            ValueError: the split has fewer clips than one batch.
+        """
+        dataset = ClipDataset(self.store, "train")
+        order = ResumableOrder(
+            len(dataset),
+            self.batch_size,
+            self.seed,
+            rank=self.trainer.global_rank if self.trainer else 0,
+            world_size=self.trainer.world_size if self.trainer else 1,
+            batches_done=self._batches_done,
+        )
+        return ResumableLoader(
+            dataset,
+            self.batch_size,
+            sampler=order,
+            drop_last=True,
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+            collate_fn=collate,
+        )
+
+    def val_dataloader(self) -> DataLoader[Sample]:
+        """Validation clips in the store's order."""
+        return self._sequential("val")
+
+    def test_dataloader(self) -> DataLoader[Sample]:
+        """Test clips in the store's order."""
+        return self._sequential("test")
+
+    def predict_dataloader(self) -> DataLoader[Sample]:
+        """Test clips in the store's order."""
+        return self._sequential("test")
+
+    def _batches_done(self) -> int:
+        """Training batches of this process so far; Lightning restores the count before it asks for a loader."""
+        if self.trainer is None:
+            return 0
+        loop: Any = self.trainer.fit_loop.epoch_loop  # Lightning types the tracker as its base class
+        # `processed` and not `completed`, which is one behind inside on_train_batch_end.
+        return int(loop.batch_progress.total.processed)
+
+    def _sequential(self, split: str) -> DataLoader[Sample]:
+        return DataLoader(
+            ClipDataset(self.store, split),
+            self.val_batch_size,
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+            collate_fn=collate,
+        )
