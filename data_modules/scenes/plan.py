@@ -11,6 +11,7 @@ INTERVALS: dict[str | None, tuple[float, float]] = {"quick": (0.10, 0.14), None:
 # Seconds of sustained sources that are called short or long.
 LENGTHS: dict[str, tuple[float, float]] = {"short": (0.12, 0.25), "long": (1.0, float("inf"))}
 _MAX_COUNT = 4
+_LOW_BEDS = ("buzz", "wind")
 _GAP = 0.08
 _LEAD = 0.02
 
@@ -109,18 +110,15 @@ def _draw_slots(rng: np.random.Generator, seconds: float, count: int) -> list[tu
 
 def _draw_source(rng: np.random.Generator, seconds: float, before: list[Source], bed: Source | None) -> Source:
     """Draw a source that fits into `seconds` and is told apart from the ones before it and from the bed."""
-    if bed is None and len(before) == 1 and before[0].pitch and rng.random() < 0.15:
+    fitting = [name for name, kind in KINDS.items() if kind.seconds[0] + _LEAD <= seconds]
+    if bed is None and len(before) == 1 and before[0].pitch and before[0].kind in fitting and rng.random() < 0.15:
         pitches = [pitch for pitch in KINDS[before[0].kind].pitches if pitch != before[0].pitch]
         return _draw_attributes(rng, before[0].kind, seconds, pitches)
     taken = {source.kind for source in before} | ({bed.kind} if bed else set())
-    kinds = [
-        name
-        for name, kind in KINDS.items()
-        if name not in taken and kind.seconds[0] + _LEAD <= seconds and not (bed and kind.bed)
-    ]
+    kinds = [name for name in fitting if name not in taken and not (bed and KINDS[name].bed)]
     kind = str(rng.choice(kinds))
-    # Over a low buzz nothing else is low: it would be hidden.
-    hidden = "low" if bed and bed.pitch else None
+    # Nothing is low over a low buzz or over wind: it would be hidden.
+    hidden = "low" if bed and bed.kind in _LOW_BEDS else None
     return _draw_attributes(rng, kind, seconds, [pitch for pitch in KINDS[kind].pitches if pitch != hidden])
 
 

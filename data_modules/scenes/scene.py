@@ -19,7 +19,7 @@ _JITTER = 1.0
 # White noise under everything, in dB below full scale: no real recording is digitally silent.
 _FLOOR = (-66.0, -58.0)
 _PEAK = 0.5
-_LEVEL_WINDOW = 512
+_LEVEL_WINDOW = 256
 
 
 @dataclass(frozen=True)
@@ -50,16 +50,25 @@ def synthesise(seed: int, split: str, index: int, seconds: float = 2.56) -> Scen
         ValueError: an argument is out of range.
     """
     samples = num_samples(seconds)
-    if split not in SPLITS:
-        raise ValueError(f"unknown split {split!r} of the embedded corpus; known: {', '.join(SPLITS)}")
-    if seed < 0 or index < 0:
-        raise ValueError(f"the embedded corpus got seed {seed} and index {index}; expected both at least 0")
-    rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(SPLITS.index(split), index)))
+    rng = random_stream(seed, split, index)
     plan = draw_plan(rng, samples)
     caption = draw_caption(rng, plan)
     placed = [*plan.foreground, *([plan.bed] if plan.bed else [])]
     classes = tuple(dict.fromkeys(item.source.kind for item in placed))
     return Scene(caption, classes, _render_plan(rng, plan, samples))
+
+
+def random_stream(seed: int, split: str, index: int) -> np.random.Generator:
+    """The random numbers of one scene, independent of every other scene's.
+
+    Raises:
+        ValueError: an argument is out of range.
+    """
+    if split not in SPLITS:
+        raise ValueError(f"unknown split {split!r} of the embedded corpus; known: {', '.join(SPLITS)}")
+    if seed < 0 or index < 0:
+        raise ValueError(f"the embedded corpus got seed {seed} and index {index}; expected both at least 0")
+    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(SPLITS.index(split), index)))
 
 
 def num_samples(seconds: float) -> int:
@@ -109,6 +118,6 @@ def _render_source(rng: np.random.Generator, placed: Placed, samples: int) -> Wa
 
 
 def loudest(waveform: Waveform) -> float:
-    """Root mean square of the loudest 32 ms of a waveform [samples]: the level that loud and quiet speak of."""
+    """Root mean square of the loudest 16 ms of a waveform [samples]: the level that loud and quiet speak of."""
     energy = np.concatenate([[0.0], np.cumsum(waveform**2)])
     return float(np.sqrt((energy[_LEVEL_WINDOW:] - energy[:-_LEVEL_WINDOW]).max() / _LEVEL_WINDOW))

@@ -125,7 +125,7 @@ def _burst(rng: np.random.Generator, stroke: Stroke) -> Waveform:
 
 
 def _click(rng: np.random.Generator, stroke: Stroke) -> Waveform:
-    return rng.standard_normal(stroke.samples) * np.exp(-_seconds(stroke.samples) / 0.0015)
+    return rng.standard_normal(stroke.samples) * np.exp(-_seconds(stroke.samples) / 0.003)
 
 
 def _pluck(rng: np.random.Generator, stroke: Stroke) -> Waveform:
@@ -151,8 +151,8 @@ def _bell(rng: np.random.Generator, stroke: Stroke) -> Waveform:
 
 
 def _coloured(noise: Waveform, gain: Callable[[Waveform], Waveform]) -> Waveform:
-    """Filter noise by a gain over frequency in Hz; the ends wrap around."""
-    frequency = np.arange(len(noise) // 2 + 1) * (SAMPLE_RATE / len(noise))
+    """Filter noise of even length by a gain over frequency in Hz; the ends wrap around."""
+    frequency = np.linspace(0, SAMPLE_RATE / 2, len(noise) // 2 + 1)
     return np.fft.irfft(np.fft.rfft(noise) * gain(frequency), n=len(noise))
 
 
@@ -164,8 +164,8 @@ def _smooth_length(samples: int) -> int:
 def _rain(rng: np.random.Generator, stroke: Stroke) -> Waveform:
     """High-passed noise with a patter of small drops."""
     noise = rng.standard_normal(_smooth_length(stroke.samples))
-    drops = rng.integers(0, len(noise), size=round(len(noise) / SAMPLE_RATE * 120))
-    noise[drops] += 6.0 * rng.standard_normal(len(drops))
+    drops = rng.integers(0, len(noise), size=round(len(noise) / SAMPLE_RATE * 200))
+    noise[drops] += 4.0 * rng.standard_normal(len(drops))
     cutoff = rng.uniform(1500, 2500)
     rain = _coloured(noise, lambda f: (f / cutoff) ** 2 / (1 + (f / cutoff) ** 2))
     return fade(rain[: stroke.samples], 0.03)
