@@ -116,9 +116,10 @@ def execute(jobs: list[Job], command: Callable[[Job], list[str]], folder: Path, 
         gather_results(folder)
         console.print(str(stop), highlight=False)
         for view in stop.views:
-            if view.state == INTERRUPTED:
-                console.print(f"{view.label} {view.place}: continues from its last checkpoint", highlight=False)
-        console.print("the same command goes on from here", highlight=False)
+            if view.elapsed is not None and view.state == INTERRUPTED:
+                place = f"at {view.place}" if view.place else "before its first step"
+                console.print(f"{view.label} was interrupted {place}; it goes on from its newest checkpoint")
+        console.print("run the same command again to go on", highlight=False)
         return stop.exit_code
     _show_tables(folder, console)
     missing = [view for view in views if view.state != DONE]

@@ -10,7 +10,9 @@ import pytest
 from rich.console import Console
 
 from experiments.ablate import cli
+from experiments.ablate.local import InterruptedRunError, JobView
 from experiments.ablate.planned import Plan, read_plan, write_plan
+from experiments.ablate.status import DONE, INTERRUPTED
 from tests.experiments.ablate.support import (
     REPOSITORY,
     calls,
@@ -97,3 +99,19 @@ def test_looking_at_results_imports_no_torch(module: str) -> None:
     heavy = "{'torch', 'lightning', 'pandas', 'jsonargparse'} & set(sys.modules)"
     code = f"import sys, experiments.ablate.{module}; loaded = {heavy}; assert not loaded, loaded"
     subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=True)
+
+
+def test_an_interrupt_still_gathers_and_says_how_to_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_plan(Plan("m", "micro", {}, {}, ()), tmp_path)
+    done, hanging = JobView(fake_job(tmp_path, "a"), DONE, {}), JobView(fake_job(tmp_path, "b"), INTERRUPTED, {})
+    hanging.progress, hanging.elapsed = {"phase": "training", "step": 300, "max_steps": 400}, 66.0
+
+    def interrupted(*_: object) -> list[JobView]:
+        raise InterruptedRunError([done, hanging], 130)
+
+    monkeypatch.setattr(cli, "run_jobs", interrupted)
+    with (tmp_path / "out.txt").open("w") as out:
+        assert cli.execute([], fake_command, tmp_path, Console(file=out)) == 130
+    shown = " ".join((tmp_path / "out.txt").read_text().split())
+    assert "1 of 2 are done and kept" in shown and "b was interrupted at training 300/400" in shown
+    assert (tmp_path / "results.csv").is_file()
