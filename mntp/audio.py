@@ -9,7 +9,7 @@ from pathlib import Path
 
 import soundfile
 import torch
-import torch.nn.functional as F  # noqa: N812 (the name everybody knows it by)
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torchaudio.functional import melscale_fbanks, resample
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from data_modules.scenes.sources import KINDS, SAMPLE_RATE
+from data_modules.scenes.sources import KINDS, PITCHES, SAMPLE_RATE
 
 # Seconds between the onsets of counted strokes. The ranges are far enough apart to be told by ear.
 INTERVALS: dict[str | None, tuple[float, float]] = {"quick": (0.10, 0.14), None: (0.24, 0.34), "slow": (0.5, 0.7)}
@@ -170,7 +170,7 @@ def _draw_length(rng: np.random.Generator, source: Source, interval: float, room
     shortest, longest = KINDS[source.kind].seconds
     if source.length:
         low, high = LENGTHS[source.length]
-        return float(rng.uniform(min(max(low, 0.75 * room), room) if source.length == "long" else low, min(high, room)))
+        return float(rng.uniform(low if source.length == "short" else max(low, 0.75 * room), min(high, room)))
     if source.count > 1 and source.kind in ("tone", "burst"):
         # Held sounds need a pause before the next one.
         return float(rng.uniform(0.5, 0.7) * min(interval, room))
@@ -184,9 +184,9 @@ def _draw_loudness(rng: np.random.Generator, foreground: list[Source], bed: Sour
     if bed is not None:
         if rng.random() < 0.5:
             return plain
-        # Noise can't be heard under noise; what has a pitch can.
-        audible = all(source.pitch for source in foreground)
-        if len(foreground) == 1 and audible and rng.random() < 0.5:
+        # Under a louder bed only a pitch can be heard, and under one that is itself low, only a high pitch.
+        audible = ("high",) if bed.kind in _LOW_BEDS else tuple(PITCHES)
+        if len(foreground) == 1 and foreground[0].pitch in audible and rng.random() < 0.5:
             return ["quiet", "loud"]
         return ["loud" if len(foreground) == 1 else None] * len(foreground) + ["quiet"]
     if len(foreground) == 2 and rng.random() < 0.3:
