@@ -5,6 +5,7 @@ are LightningCLI over the systems; class names in YAML are those of the registri
 """
 
 import contextlib
+import copy
 import inspect
 from argparse import ArgumentError
 from collections.abc import Iterator
@@ -18,11 +19,14 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 
 import callbacks  # noqa: F401  # importing makes the short class names known
 from data_modules.latents import LatentDataModule
-from experiments.errors import summarise_config_error, user_errors
+from experiments.errors import did_you_mean, summarise_config_error, user_errors
 from mntp.backbones import BACKBONES
 from mntp.heads import HEADS
 from mntp.masking import RATIO_LAWS
 from mntp.systems import SYSTEMS, AudioSystem
+
+
+SECTIONS = ("model", "data", "trainer")
 
 
 class SuiteCLI(LightningCLI):
@@ -46,7 +50,7 @@ class SuiteCLI(LightningCLI):
             parser_kwargs={**quiet, **{name: quiet for name in self.subcommands()}},
             save_config_callback=SaveConfigCallback if run else None,
             save_config_kwargs={"overwrite": True},
-            args=args,
+            args=copy.deepcopy(args),
             run=run,
         )
 
@@ -70,9 +74,11 @@ def resolve(config: dict[str, Any]) -> dict[str, Any]:
     parser.add_lightning_class_args(Trainer, "trainer")
     parser.add_lightning_class_args(AudioSystem, "model", subclass_mode=True)
     parser.add_lightning_class_args(LatentDataModule, "data")
+    for key in set(config) - set(SECTIONS):  # jsonargparse would drop it silently here
+        raise ValueError(f"config: '{key}' is not a key that the top level accepts{did_you_mean(key, SECTIONS)}")
     with _one_line_errors():
-        resolved = parser.parse_object(config)
-    return yaml.safe_load(parser.dump(resolved, skip_none=False, skip_validation=True))
+        resolved = parser.parse_object(copy.deepcopy(config))  # it puts namespaces into what it is given
+    return yaml.safe_load(parser.dump(resolved, skip_unset=False, skip_validation=True))
 
 
 @contextlib.contextmanager
@@ -83,7 +89,7 @@ def _one_line_errors() -> Iterator[None]:
         parts = (*SYSTEMS.values(), *BACKBONES.values(), *HEADS.values(), *RATIO_LAWS.values())
         keys = {name for part in (*parts, LatentDataModule, Trainer) for name in inspect.signature(part).parameters}
         classes = {"model": SYSTEMS, "backbone": BACKBONES, "head": HEADS, "ratio": RATIO_LAWS, "laws": RATIO_LAWS}
-        raise ValueError(summarise_config_error(str(error), keys | {"model", "data", "trainer"}, classes)) from error
+        raise ValueError(summarise_config_error(str(error), keys | set(SECTIONS), classes)) from error
 
 
 def load_config(path: Path) -> dict[str, Any]:

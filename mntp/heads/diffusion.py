@@ -43,7 +43,8 @@ class DiffusionHead(Head):
         draws = self.num_noise_draws
         z, x = repeat(z, "m c -> (k m) c", k=draws), repeat(x, "m d -> (k m) d", k=draws)
         t = torch.randint(self.schedule.num_steps, x.shape[:1], generator=generator, device=x.device)
-        noise = torch.randn(x.shape, generator=generator, device=x.device)
+        dtype = torch.promote_types(x.dtype, torch.float32)  # noise and noisy tokens never in half precision
+        noise = torch.randn(x.shape, generator=generator, device=x.device, dtype=dtype)
         mse, bound = self.loss_terms(z, x, t, noise)
         return (mse + bound).view(draws, -1).mean(dim=0)
 

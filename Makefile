@@ -1,0 +1,49 @@
+# Two commands set everything up: `make ablations` and `make test`. `make help` lists the rest.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+MATRIX ?= ablations.yaml
+SCALE ?= micro
+ROWS ?=
+SEEDS ?= 0
+
+.DEFAULT_GOAL := help
+.PHONY: help install ablations status gather test check format clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
+	@echo "  variables: SCALE=micro|smoke ROWS=3A,3G|all SEEDS=0,1 MATRIX=ablations.yaml PYTHON=python3 VENV=.venv"
+
+# The stamp is newer than pyproject.toml only where the last install went through.
+$(VENV)/installed: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "error: Python 3.11 or newer is needed, got " + sys.version.split()[0] + "; set PYTHON=...")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --progress-bar on -e '.[dev]'
+	@touch $@
+
+install: $(VENV)/installed ## make the virtual environment and install the suite with its tools
+
+ablations: $(VENV)/installed ## run the matrix: corpus, training, sampling, scores, tables in results/
+	$(BIN)/mntp ablate run --matrix $(MATRIX) --scale $(SCALE) --rows '$(ROWS)' --seeds $(SEEDS)
+
+status: $(VENV)/installed ## show the state of every cell
+	$(BIN)/mntp ablate status --scale $(SCALE)
+
+gather: $(VENV)/installed ## write the tables from what is finished
+	$(BIN)/mntp ablate gather --scale $(SCALE)
+
+test: $(VENV)/installed ## run the tests (no system packages, no network, no GPU)
+	$(BIN)/python -m pytest
+
+check: $(VENV)/installed ## linter, formatter and type checker
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/installed ## format the code
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+
+clean: ## remove runs, results, prepared data and caches; keeps the environment
+	rm -rf runs results data lightning_logs .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,114 @@
+"""AudioNTP: next-token prediction over continuous tokens, with or without input masking (paper section 3.1)."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mntp.backbones import CausalBackboneFactory, CausalTransformer
+from mntp.backbones.base import gather_rows
+from mntp.batch import Stream
+from mntp.heads import HeadFactory
+from mntp.masking import (
+    Hiding,
+    RatioLaw,
+    hide_values,
+    kept_positions,
+    num_hidden_when_dropping,
+    random_mask,
+)
+from mntp.samplers import ClipNoise, Decoding, decode_autoregressive
+from mntp.samplers.base import Progress
+from mntp.systems.base import AudioSystem, Pairs
+from mntp.systems.optimisation import Optimisation
+
+
+@dataclass
+class CausalTask:
+    """What a causal system feeds and asks.
+
+    Attributes:
+        fed: [B, T - 1, D] tokens behind BOS.
+        positions: [B, T - 1] int64, their places.
+        targets: [B, T] int64, the place that each input is to predict; N where there is nothing to predict.
+    """
+
+    fed: Tensor
+    positions: Tensor
+    targets: Tensor
+
+
+class AudioNTP(AudioSystem):
+    """Each input predicts its immediate successor (Table 3, rows A-F).
+
+    Args:
+        token_dim, num_tokens, streams, head, decoding, optimisation, prompt_drop, seed: see AudioSystem.
+        backbone: a causal backbone.
+        hide: how hidden inputs are hidden: `none` (row A), `zero` (C, F), `gaussian` (D) or `drop` (E).
+        ratio: law of the share of hidden inputs; required unless `hide` is `none`.
+    """
+
+    held_out_name = "ntp_loss"
+    backbone: CausalTransformer
+
+    def __init__(
+        self,
+        token_dim: int,
+        num_tokens: int,
+        streams: dict[str, Stream],
+        backbone: CausalBackboneFactory,
+        head: HeadFactory,
+        hide: Hiding = "none",
+        ratio: RatioLaw | None = None,
+        decoding: Decoding = Decoding(),
+        optimisation: Optimisation = Optimisation(),
+        prompt_drop: float = 0.1,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(token_dim, num_tokens, streams, backbone, head, decoding, optimisation, prompt_drop, seed)
+        if hide != "none" and ratio is None:
+            raise ValueError(f"hide: {hide} needs a law of the masking ratio: set model.init_args.ratio")
+        self.hide = hide
+        self.ratio = ratio
+
+    def draw_ratio(self, generator: torch.Generator) -> float:
+        """From the law; 0 where nothing is hidden."""
+        return 0.0 if self.ratio is None or self.hide == "none" else self.ratio.sample(generator)
+
+    def task(self, tokens: Tensor, ratio: float, generator: torch.Generator) -> CausalTask:
+        """Inputs and targets of one training step."""
+        batch, num_tokens = tokens.shape[:2]
+        num_hidden = num_hidden_when_dropping(ratio, num_tokens)
+        mask = random_mask(batch, num_tokens, num_hidden, generator)
+        first = torch.zeros(batch, 1, dtype=torch.long, device=tokens.device)
+        if self.hide == "drop":
+            # x^n, where it is kept, comes last: it is fed, for equal lengths, and has nothing to predict.
+            kept = kept_positions(mask)
+            return CausalTask(gather_rows(tokens, kept), kept, torch.cat([first, kept + 1], dim=1))
+        positions = torch.arange(num_tokens, device=tokens.device).expand(batch, -1)
+        fed = hide_values(tokens, mask, self.hide, generator)
+        return CausalTask(fed[:, :-1], positions[:, :-1], positions)
+
+    def target_embedding(self, targets: Tensor) -> Tensor | None:
+        """Embedding [B, T, C] of the places to predict, or None where inputs aren't told."""
+        return None
+
+    def pairs(self, tokens: Tensor, prompt: Tensor, ratio: float, generator: torch.Generator) -> Pairs:
+        """Run the task through the backbone."""
+        return self._run(self.task(tokens, ratio, generator), prompt)
+
+    def held_out_pairs(self, tokens: Tensor, prompt: Tensor, index: Tensor) -> Pairs:
+        """Full context, nothing hidden: every input predicts its immediate successor."""
+        positions = torch.arange(self.num_tokens, device=tokens.device).expand(len(tokens), -1)
+        return self._run(CausalTask(tokens[:, :-1], positions[:, :-1], positions), prompt)
+
+    def decode(self, prompt: Tensor, fake_prompt: Tensor, noise: ClipNoise, progress: Progress | None = None) -> Tensor:
+        """Left to right, one token a position."""
+        return decode_autoregressive(
+            self.backbone, self.head, prompt, fake_prompt, noise, self.decoding, self.target_embedding, progress
+        )
+
+    def _run(self, task: CausalTask, prompt: Tensor) -> Pairs:
+        targets = task.targets
+        z = self.backbone(prompt, task.fed, task.positions, self.target_embedding(targets))
+        return Pairs(z, targets, targets < self.num_tokens if self.hide == "drop" else None)

@@ -1,0 +1,281 @@
+"""What every system shares: reduction of losses, guidance dropping, held-out losses, optimisation, front end.
+
+A system answers two questions: given clean tokens, what goes in and what is scored (`pairs`), and how is it decoded
+(`decode`)? B clips, N tokens of a clip, D token_dim, P prompt length, C model width, T scored pairs of a clip.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol, runtime_checkable
+
+import lightning as L
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from mntp.backbones import BackboneFactory
+from mntp.backbones.base import gather_rows
+from mntp.batch import Stream, TextStates, TokenBatch
+from mntp.conditioning import PromptEncoder
+from mntp.heads import HeadFactory
+from mntp.samplers import ClipNoise, Decoding
+from mntp.samplers.base import Progress
+from mntp.seeding import derive_seed, make_generator
+from mntp.systems.optimisation import Optimisation, parameter_groups
+
+
+@dataclass
+class Pairs:
+    """The pairs of context and target that a system scores in a batch.
+
+    Attributes:
+        z: contexts [B, T, C].
+        positions: [B, T] int64, the place of the token that each context predicts.
+        scored: [B, T] bool, False where a context has no target; None where all have one.
+    """
+
+    z: Tensor
+    positions: Tensor
+    scored: Tensor | None = None
+
+
+@runtime_checkable
+class PreparedData(Protocol):
+    """What a system asks of the DataModule that it runs with."""
+
+    @property
+    def front_end(self) -> dict[str, Any]:
+        """Tokenizer, text encoder and clip length behind the tokens, as tensors and plain values."""
+        ...
+
+
+class AudioSystem(L.LightningModule, ABC):
+    """Base of AudioNTP, AudioMNTP and AudioMAR.
+
+    Args:
+        token_dim: D, as in the prepared data.
+        num_tokens: N, as in the prepared data.
+        streams: text streams of the prompt by name, in the order of their positions (Table 5 leaves one out).
+        backbone: builds the network from inputs to contexts.
+        head: builds the distribution of a token given its context.
+        decoding: how tokens are drawn; changes nothing that is trained.
+        optimisation: optimiser and warm-up.
+        prompt_drop: probability that a clip is trained under the fake prompt (guidance).
+        seed: of the weights and of all randomness in training; the order of the data has its own.
+    """
+
+    held_out_name: ClassVar[str]
+
+    def __init__(
+        self,
+        token_dim: int,
+        num_tokens: int,
+        streams: dict[str, Stream],
+        backbone: BackboneFactory,
+        head: HeadFactory,
+        decoding: Decoding,
+        optimisation: Optimisation,
+        prompt_drop: float,
+        seed: int,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        if not 0 <= prompt_drop < 1:
+            raise ValueError(f"prompt_drop must lie in [0, 1), got {prompt_drop}")
+        self.token_dim = token_dim
+        self.num_tokens = num_tokens
+        self.decoding = decoding
+        self.optimisation = optimisation
+        self.prompt_drop = prompt_drop
+        self.seed = seed
+        self.front_end: dict[str, Any] | None = None
+        self._held_out: dict[str, Tensor] = {}
+        prompt_length = sum(stream.slots for stream in streams.values())
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive_seed(seed, "weights"))  # the same on every rank
+            self.backbone = backbone(token_dim=token_dim, num_tokens=num_tokens, prompt_length=prompt_length)
+            self.prompt = PromptEncoder(streams, self.backbone.dim)
+            self.head = head(token_dim=token_dim, cond_dim=self.backbone.dim)
+
+    @abstractmethod
+    def draw_ratio(self, generator: torch.Generator) -> float:
+        """Draw the masking ratio of one optimiser step from a CPU generator."""
+
+    @abstractmethod
+    def pairs(self, tokens: Tensor, prompt: Tensor, ratio: float, generator: torch.Generator) -> Pairs:
+        """Contexts of one training step.
+
+        Args:
+            tokens: [B, N, D].
+            prompt: [B, P, C].
+            ratio: share of hidden tokens.
+            generator: chooses the positions, clip by clip.
+        """
+
+    @abstractmethod
+    def held_out_pairs(self, tokens: Tensor, prompt: Tensor, index: Tensor) -> Pairs:
+        """Contexts of the held-out loss, a function of the clips alone (`index` [B]: their rows in the store)."""
+
+    @abstractmethod
+    def decode(self, prompt: Tensor, fake_prompt: Tensor, noise: ClipNoise, progress: Progress | None = None) -> Tensor:
+        """Draw tokens [B, N, D] under prompts [B, P, C], as `self.decoding` says."""
+
+    # --- training -------------------------------------------------------------------------------------------------
+
+    def loss(self, batch: TokenBatch, ratio: float, generator: torch.Generator) -> Tensor:
+        """Training loss of a batch, the mean over its scored pairs; a function of its arguments but for dropout."""
+        drop = torch.rand(len(batch.tokens), generator=generator, device=self.device) < self.prompt_drop
+        pairs = self.pairs(batch.tokens, self.prompt(batch.text, drop), ratio, generator)
+        targets = gather_rows(batch.tokens, pairs.positions.clamp(max=self.num_tokens - 1))
+        z, x = rearrange(pairs.z, "b t c -> (b t) c"), rearrange(targets, "b t d -> (b t) d")
+        if pairs.scored is not None:
+            scored = pairs.scored.flatten()
+            z, x = z[scored], x[scored]
+        return self.head.loss(z, x, generator).mean()
+
+    def training_step(self, batch: TokenBatch, batch_idx: int) -> Tensor:
+        """One micro-batch. Everything random is a function of (seed, step, rank), so a resumed run draws the same.
+
+        The ratio depends on the optimiser step alone and is the same on every rank (the paper: once a step).
+        """
+        micro_step = self.trainer.fit_loop.epoch_loop.total_batch_idx
+        ratio = self.draw_ratio(make_generator(self.seed, "ratio", self.global_step))
+        torch.manual_seed(derive_seed(self.seed, "dropout", micro_step, self.global_rank))
+        generator = make_generator(self.seed, "train", micro_step, self.global_rank, device=self.device)
+        loss = self.loss(batch, ratio, generator)
+        self.log("train/loss", loss, prog_bar=True)
+        self.log("train/ratio", ratio)
+        return loss
+
+    def configure_optimizers(self) -> Any:
+        """AdamW behind a linear warm-up."""
+        settings = self.optimisation
+        groups = parameter_groups(self, settings.weight_decay)
+        optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate, betas=settings.betas)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, settings.rate)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    # --- held-out losses ------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def held_out_losses(self, batch: TokenBatch) -> tuple[Tensor, Tensor]:
+        """Loss of every held-out pair with fixed noise, and whether its target holds sound: both [B, T].
+
+        Noise and noise levels are functions of the clip's row, the levels stratified over a clip's pairs: every model
+        is measured on the same draws.
+        """
+        pairs = self.held_out_pairs(batch.tokens, self.prompt(batch.text), batch.index)
+        num_pairs = pairs.positions.shape[1]
+        levels, noise = [], []
+        for row in batch.index.tolist():
+            generator = make_generator("held-out", row)
+            strata = torch.randperm(num_pairs, generator=generator) + torch.rand(num_pairs, generator=generator)
+            levels.append(strata / num_pairs)
+            noise.append(torch.randn(num_pairs, self.token_dim, generator=generator))
+        losses = self.head.held_out_loss(
+            rearrange(pairs.z, "b t c -> (b t) c"),
+            rearrange(gather_rows(batch.tokens, pairs.positions), "b t d -> (b t) d"),
+            torch.cat(levels).clamp(max=1 - 1e-6).to(self.device),
+            torch.cat(noise).to(self.device),
+        )
+        return losses.view(pairs.positions.shape), batch.valid.gather(1, pairs.positions)
+
+    def on_validation_epoch_start(self) -> None:
+        """Forget the sums of the last epoch."""
+        self._held_out = {}
+
+    def validation_step(self, batch: TokenBatch, batch_idx: int) -> None:
+        """Add up the held-out loss, over all tokens and over sound and padding apart."""
+        losses, sound = self.held_out_losses(batch)
+        for suffix, chosen in {"": torch.ones_like(sound), "_sound": sound, "_padding": ~sound}.items():
+            total = torch.stack([losses[chosen].double().sum(), chosen.sum().double()])
+            self._held_out[suffix] = self._held_out.get(suffix, torch.zeros_like(total)) + total
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the means as `val/<held_out_name>[_sound|_padding]`; a part without tokens is not logged."""
+        self._log_held_out("val")
+
+    def on_test_epoch_start(self) -> None:
+        """Forget the sums of the last epoch."""
+        self._held_out = {}
+
+    def test_step(self, batch: TokenBatch, batch_idx: int) -> None:
+        """As in validation, on the test split."""
+        self.validation_step(batch, batch_idx)
+
+    def on_test_epoch_end(self) -> None:
+        """Log the means as `test/<held_out_name>...`."""
+        self._log_held_out("test")
+
+    def _log_held_out(self, stage: str) -> None:
+        for suffix, total in self._held_out.items():
+            loss, count = self.trainer.strategy.reduce(total, reduce_op="sum")
+            if count > 0:
+                self.log(f"{stage}/{self.held_out_name}{suffix}", (loss / count).float(), prog_bar=not suffix)
+
+    # --- sound ----------------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def generate(self, text: dict[str, TextStates], seeds: Sequence[int], progress: Progress | None = None) -> Tensor:
+        """Draw tokens for a batch of embedded captions.
+
+        Args:
+            text: text states of B captions, on this module's device.
+            seeds: B integers; a clip is a function of its caption and seed.
+            progress: called with (tokens drawn, tokens in all).
+
+        Returns:
+            [B, N, D] float32, normalised as the training tokens were.
+        """
+        was_training = self.training
+        self.eval()
+        prompt = self.prompt(text)
+        tokens = self.decode(prompt, self.prompt.fake(len(prompt)), ClipNoise(seeds, self.device), progress)
+        self.train(was_training)
+        return tokens
+
+    def predict_step(self, batch: TokenBatch, batch_idx: int) -> Tensor:
+        """Tokens [B, N, D] for a batch's captions, seeded by the clips' rows."""
+        return self.generate(batch.text, [derive_seed(self.seed, "clip", row) for row in batch.index.tolist()])
+
+    # --- front end ------------------------------------------------------------------------------------------------
+
+    def setup(self, stage: str) -> None:
+        """Take the front end of the data that the trainer runs on."""
+        datamodule = getattr(self.trainer, "datamodule", None)
+        if isinstance(datamodule, PreparedData):
+            self.attach_front_end(datamodule.front_end)
+
+    def attach_front_end(self, front_end: dict[str, Any]) -> None:
+        """Keep what the tokens were made with, so that it travels with the checkpoint.
+
+        Raises:
+            ValueError: it doesn't fit the model, or another one is attached already.
+        """
+        tokenizer = front_end["tokenizer"]
+        found = (front_end["token_dim"], front_end["num_tokens"])
+        if found != (self.token_dim, self.num_tokens):
+            raise ValueError(
+                f"the data has {found[1]} tokens of {found[0]} values a clip, the model "
+                f"expects {self.num_tokens} of {self.token_dim}: set model.init_args.num_tokens and token_dim, or "
+                "prepare the data anew"
+            )
+        if self.front_end is not None and self.front_end["tokenizer"]["fingerprint"] != tokenizer["fingerprint"]:
+            mine = self.front_end["tokenizer"]
+            raise ValueError(
+                f"the model was trained on tokens of {mine['class']} {mine['fingerprint']} {mine['settings']}, the "
+                f"data was made with {tokenizer['class']} {tokenizer['fingerprint']} {tokenizer['settings']}: use the "
+                "store that the model was trained on, or train anew"
+            )
+        self.front_end = front_end
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Put the front end into the checkpoint."""
+        checkpoint["front_end"] = self.front_end
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take the front end from the checkpoint; refuse one of another tokenizer."""
+        front_end = checkpoint.get("front_end")
+        if front_end is not None:
+            self.attach_front_end(front_end)

@@ -1,0 +1,235 @@
+"""What each row of Table 3 feeds, asks and may not see; held-out losses; front ends; parameter groups."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from mntp.masking import Fixed
+from mntp.seeding import make_generator
+from mntp.systems import AudioMNTP, AudioNTP, AudioSystem
+from mntp.systems.optimisation import Optimisation, parameter_groups
+from tests.systems_support import ROWS, D, N, tiny_batch, tiny_system
+
+CAUSAL = [row for row in ROWS if row != "K"]
+
+
+def task(row: str, ratio: float, seed: int = 0) -> tuple[Any, Tensor]:
+    system, tokens = tiny_system(row), tiny_batch(8).tokens
+    assert isinstance(system, AudioNTP)
+    return system.task(tokens, ratio, torch.Generator().manual_seed(seed)), tokens
+
+
+def token_at(tokens: Tensor, positions: Tensor) -> Tensor:
+    return torch.stack([clip[at] for clip, at in zip(tokens, positions, strict=True)])
+
+
+def test_row_a_feeds_all_but_the_last_and_asks_for_the_next() -> None:
+    made, tokens = task("A", 0.0)
+    assert torch.equal(made.fed, tokens[:, :-1])
+    assert torch.equal(made.positions, torch.arange(N - 1).expand(8, -1))
+    assert torch.equal(made.targets, torch.arange(N).expand(8, -1))
+
+
+@pytest.mark.parametrize("row", ["C", "D"])
+def test_rows_c_and_d_keep_the_length_and_ask_for_the_next_everywhere(row: str) -> None:
+    made, tokens = task(row, 0.5)
+    hidden = (made.fed != tokens[:, :-1]).any(dim=-1)
+    assert 8 * (N // 2 - 1) <= hidden.sum() <= 8 * N // 2  # x^n may be among the hidden ones; it is no input
+    assert ((made.fed[hidden] == 0).all() if row == "C" else (made.fed[hidden] != 0).all())
+    assert torch.equal(made.targets, torch.arange(N).expand(8, -1))
+
+
+def test_row_e_asks_for_the_immediate_successor() -> None:
+    made, tokens = task("E", 0.5)
+    assert torch.equal(made.fed, token_at(tokens, made.positions))
+    assert torch.equal(made.targets[:, 0], torch.zeros(8, dtype=torch.long))
+    assert torch.equal(made.targets[:, 1:], made.positions + 1)
+    assert made.fed.shape[1] == N - N // 2
+
+
+def test_row_e_scores_nothing_behind_the_last_token() -> None:
+    system, batch = tiny_system("E"), tiny_batch(8)
+    pairs = system.pairs(batch.tokens, system.prompt(batch.text), 0.5, torch.Generator().manual_seed(0))
+    assert pairs.scored is not None
+    assert torch.equal(pairs.scored, pairs.positions < N)
+    assert (~pairs.scored).any()  # some clip kept x^n
+
+
+@pytest.mark.parametrize("row", ["G", "I"])
+def test_row_g_asks_each_kept_token_of_the_kept_one_before_it(row: str) -> None:
+    made, tokens = task(row, 0.5)
+    assert torch.equal(made.positions, made.targets[:, :-1])
+    assert torch.equal(made.fed, token_at(tokens, made.positions))
+    assert made.targets.shape[1] == N - N // 2
+    assert (made.targets.diff(dim=1) > 0).all()
+    assert (made.targets.diff(dim=1) > 1).any()  # it skips
+
+
+def test_the_target_embedding_is_the_only_difference_of_row_i() -> None:
+    g, i = tiny_system("G"), tiny_system("I")
+    assert {n for n, _ in g.named_parameters()} - {n for n, _ in i.named_parameters()} == {"target_position_embed"}
+    assert isinstance(g, AudioMNTP)
+    targets = torch.tensor([[3, 5]])
+    assert g.target_position_embed is not None
+    assert torch.equal(g.target_embedding(targets), g.target_position_embed[targets])
+
+
+def test_nothing_dropped_mntp_is_ntp() -> None:
+    """Same targets; and with the target embedding at zero, the same loss."""
+    ntp, mntp, batch = tiny_system("A").double(), tiny_system("G", ratio=Fixed(0.0)).double(), tiny_batch()
+    assert isinstance(mntp, AudioMNTP)
+    mntp.load_state_dict(ntp.state_dict(), strict=False)
+    assert mntp.target_position_embed is not None
+    torch.nn.init.zeros_(mntp.target_position_embed)
+    batch.tokens = batch.tokens.double()
+    for stream in batch.text.values():
+        stream.states = stream.states.double()
+    losses = []
+    for system in (ntp, mntp):
+        pairs = system.pairs(batch.tokens, system.prompt(batch.text), 0.0, torch.Generator().manual_seed(0))
+        assert torch.equal(pairs.positions, torch.arange(N).expand(4, -1))
+        losses.append(system.head.loss(pairs.z.flatten(0, 1), batch.tokens.flatten(0, 1), make_generator(1)).mean())
+    torch.testing.assert_close(losses[0], losses[1], rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_a_token_never_reaches_the_context_that_predicts_it(row: str) -> None:
+    """By gradient: the context for a position depends on no token at or after it, nor (drop, MAR) on hidden ones."""
+    system, batch = tiny_system(row).eval(), tiny_batch()
+    tokens = batch.tokens.clone().requires_grad_()
+    pairs = system.pairs(tokens, system.prompt(batch.text), 0.5, torch.Generator().manual_seed(0))
+    scored = set(map(tuple, zip(*[i.tolist() for i in torch.where(pairs.positions < N)], strict=True)))
+    for clip, place in scored:
+        target = int(pairs.positions[clip, place])
+        (gradient,) = torch.autograd.grad(pairs.z[clip, place].square().sum(), tokens, retain_graph=True)
+        touched = gradient.abs().sum(dim=-1)
+        assert (touched[torch.arange(len(tokens)) != clip] == 0).all()
+        if row == "K":
+            assert (touched[clip, pairs.positions[clip]] == 0).all()
+        else:
+            assert (touched[clip, target:] == 0).all()
+
+
+@pytest.mark.parametrize("row", ["C", "E", "G"])
+def test_hidden_tokens_have_no_influence(row: str) -> None:
+    system, batch = tiny_system(row).eval(), tiny_batch()
+    assert isinstance(system, AudioNTP)
+    made = system.task(batch.tokens, 0.5, torch.Generator().manual_seed(0))
+    shown = torch.zeros(4, N, dtype=torch.bool)
+    kept = (made.fed == token_at(batch.tokens, made.positions)).all(dim=-1)
+    for clip in range(4):
+        shown[clip, made.positions[clip][kept[clip]]] = True
+    other = torch.where(shown[..., None], batch.tokens, torch.full_like(batch.tokens, 9.0))
+    prompt = system.prompt(batch.text)
+    first = system.pairs(batch.tokens, prompt, 0.5, torch.Generator().manual_seed(0))
+    second = system.pairs(other, prompt, 0.5, torch.Generator().manual_seed(0))
+    assert torch.equal(first.z, second.z)
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_every_part_learns(row: str) -> None:
+    system, batch = tiny_system(row, prompt_drop=0.5), tiny_batch(16)
+    system.loss(batch, 0.5, torch.Generator().manual_seed(0)).backward()
+    idle = [name for name, p in system.named_parameters() if p.grad is None or not p.grad.any()]
+    assert idle == []
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_the_loss_is_a_function_of_its_arguments(row: str) -> None:
+    system, batch = tiny_system(row), tiny_batch()
+    losses = [system.loss(batch, 0.5, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)]
+    assert losses[0] == losses[1] != losses[2]
+
+
+def test_prompts_are_dropped_at_the_stated_rate() -> None:
+    system, batch = tiny_system("A", prompt_drop=0.3), tiny_batch(64)
+    seen = []
+    system.prompt.register_forward_pre_hook(lambda _, args: seen.append(args[1]))
+    for seed in range(40):
+        system.loss(batch, 0.0, torch.Generator().manual_seed(seed))
+    assert float(torch.cat(seen).float().mean()) == pytest.approx(0.3, abs=4 * (0.21 / 2560) ** 0.5)
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_the_held_out_loss_depends_on_the_clip_alone(row: str) -> None:
+    system, batch = tiny_system(row).eval(), tiny_batch(6)
+    losses, _ = system.held_out_losses(batch)
+    order = torch.tensor([4, 2, 0])
+    part = type(batch)(
+        batch.tokens[order],
+        batch.valid[order],
+        {name: type(s)(s.states[order], s.lengths[order]) for name, s in batch.text.items()},
+        batch.index[order],
+        ["a tone"] * 3,
+    )
+    again, sound = system.held_out_losses(part)
+    torch.testing.assert_close(again, losses[order], rtol=1e-4, atol=1e-5)
+    if row != "K":
+        assert torch.equal(sound, part.valid)
+
+
+def test_all_causal_rows_are_measured_on_the_same_noise() -> None:
+    draws = []
+    for row in CAUSAL:
+        system = tiny_system(row).eval()
+        system.head.held_out_loss = lambda z, x, level, noise: draws.append((level, noise, x)) or x.sum(dim=1)  # type: ignore[method-assign, func-returns-value]
+        system.held_out_losses(tiny_batch())
+    for level, noise, x in draws[1:]:
+        assert torch.equal(level, draws[0][0])
+        assert torch.equal(noise, draws[0][1])
+        assert torch.equal(x, draws[0][2])
+    strata = (draws[0][0].view(4, N) * N).floor().sort(dim=1).values
+    assert torch.equal(strata, torch.arange(N).expand(4, -1).float())  # one level in each stratum
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_parameter_groups_cover_every_parameter_once(row: str) -> None:
+    system = tiny_system(row)
+    groups = parameter_groups(system, weight_decay=0.02)
+    ids = [id(p) for group in groups for p in group["params"]]
+    assert sorted(ids) == sorted(id(p) for p in system.parameters())
+    names = {id(p): name for name, p in system.named_parameters()}
+    undecayed = {names[id(p)] for p in groups[1]["params"]}
+    assert all(name in undecayed for name in names.values() if name.endswith("bias") or name.startswith("head."))
+    decayed = {names[id(p)] for p in groups[0]["params"]}
+    assert {"prompt.fake_prompt", "backbone.position_embed", "backbone.encoder_blocks.0.attn.qkv.weight"} <= decayed
+
+
+def test_warm_up_is_linear_and_then_constant() -> None:
+    rates = [Optimisation(num_warmup_steps=4).rate(step) for step in range(8)]
+    assert rates == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0, 1.0, 1.0, 1.0])
+
+
+def test_weights_are_a_function_of_the_seed_and_leave_the_global_state_alone() -> None:
+    before = torch.get_rng_state()
+    first, second, other = tiny_system("G"), tiny_system("G"), tiny_system("G", seed=1)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
+    assert not torch.equal(first.backbone.token_proj.weight, other.backbone.token_proj.weight)
+
+
+def front_end(fingerprint: str = "a" * 12, num_tokens: int = N, token_dim: int = D) -> dict[str, Any]:
+    tokenizer = {"class": "MelTokenizer", "settings": {"token_dim": token_dim}, "fingerprint": fingerprint}
+    return {"tokenizer": tokenizer, "text": {}, "num_tokens": num_tokens, "token_dim": token_dim}
+
+
+def test_another_tokenizer_is_refused_with_both_shown() -> None:
+    system: AudioSystem = tiny_system()
+    checkpoint: dict[str, Any] = {}
+    system.attach_front_end(front_end())
+    system.on_save_checkpoint(checkpoint)
+    other = tiny_system()
+    other.attach_front_end(front_end("b" * 12))
+    with pytest.raises(ValueError, match="a{12}.*b{12}|b{12}.*a{12}"):
+        other.on_load_checkpoint(checkpoint)
+    with pytest.raises(ValueError, match=f"data has {N + 4} tokens of {D} values.*expects {N} of {D}"):
+        tiny_system().attach_front_end(front_end(num_tokens=N + 4))
+
+
+def test_hiding_without_a_law_is_refused() -> None:
+    with pytest.raises(ValueError, match="hide: zero needs a law"):
+        tiny_system("A", hide="zero")
+    with pytest.raises(ValueError, match=r"prompt_drop must lie in \[0, 1\), got 1.5"):
+        tiny_system("A", prompt_drop=1.5)

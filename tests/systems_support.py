@@ -1,0 +1,64 @@
+"""Tiny systems and batches for tests, in float64 where exactness is asked for."""
+
+from functools import partial
+from typing import Any
+
+import torch
+
+from mntp.backbones import CausalTransformer, MaskedEncoderDecoder
+from mntp.batch import Stream, TextStates, TokenBatch
+from mntp.guidance import Guidance
+from mntp.heads import DiffusionHead
+from mntp.masking import Fixed
+from mntp.samplers import Decoding, MaskedDecoding
+from mntp.systems import AudioMAR, AudioMNTP, AudioNTP, AudioSystem
+
+N, D = 12, 3
+SIZES = {"dim": 16, "depth": 2, "num_heads": 2, "dropout": 0.0}
+DECODING: dict[str, Any] = {"num_diffusion_steps": 4, "guidance": Guidance(2.0)}
+
+# Every kind of row of Table 3: system, arguments that make it so.
+ROWS: dict[str, tuple[type[AudioSystem], dict[str, Any]]] = {
+    "A": (AudioNTP, {}),
+    "C": (AudioNTP, {"hide": "zero", "ratio": Fixed(0.7)}),
+    "D": (AudioNTP, {"hide": "gaussian", "ratio": Fixed(0.5)}),
+    "E": (AudioNTP, {"hide": "drop", "ratio": Fixed(0.5)}),
+    "G": (AudioMNTP, {"ratio": Fixed(0.5)}),
+    "I": (AudioMNTP, {"ratio": Fixed(0.5), "target_position_embedding": False}),
+    "K": (AudioMAR, {"ratio": Fixed(0.7)}),
+}
+
+
+def tiny_system(row: str = "G", seed: int = 0, **arguments: Any) -> AudioSystem:
+    """A system of a few thousand parameters, with every zero-initialised layer shaken so that nothing is inert."""
+    cls, own = ROWS[row]
+    masked = cls is AudioMAR
+    system = cls(
+        token_dim=D,
+        num_tokens=N,
+        streams={"pooled": Stream(5, 1), "words": Stream(4, 3)},
+        backbone=partial(MaskedEncoderDecoder if masked else CausalTransformer, **SIZES),
+        head=partial(DiffusionHead, width=8, depth=1, num_noise_draws=2),
+        **{"decoding": (MaskedDecoding if masked else Decoding)(**DECODING), "seed": seed, **own, **arguments},
+    )
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in system.parameters():
+            parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
+    return system
+
+
+def tiny_batch(batch: int = 4, seed: int = 0) -> TokenBatch:
+    """Random clips with captions of different lengths."""
+    generator = torch.Generator().manual_seed(seed)
+    lengths = torch.arange(batch) % 3 + 1
+    return TokenBatch(
+        tokens=torch.randn(batch, N, D, generator=generator),
+        valid=torch.arange(N) < (torch.arange(batch) % N + 1)[:, None],
+        text={
+            "pooled": TextStates(torch.randn(batch, 1, 5, generator=generator), torch.ones(batch, dtype=torch.long)),
+            "words": TextStates(torch.randn(batch, 3, 4, generator=generator), lengths),
+        },
+        index=torch.arange(batch) + 10,
+        captions=["a tone"] * batch,
+    )
