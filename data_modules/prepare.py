@@ -242,7 +242,7 @@ def _is_prepared(out: Path, settings: dict[str, Any], overwrite: bool) -> bool:
         more = f" (also {', '.join(differing[1:])})" if differing[1:] else ""
         raise ValueError(
             f"{out}: was prepared with {key} = {found.get(key)!r}, asked for {asked.get(key)!r}{more}; choose "
-            "another folder, or replace the store with --overwrite"
+            "another folder, or delete this one (mntp prepare: --overwrite)"
         )
     return True
 
