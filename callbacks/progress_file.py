@@ -14,17 +14,19 @@ SECONDS_BETWEEN_WRITES = 1.0
 
 
 class ProgressFile(Callback):
-    """Rewrites `progress.json` about once a second: phase, step, max_steps, loss, time of writing.
+    """Rewrites `progress.json` about once a second: protocol, phase, step, max_steps, loss, time of writing.
 
     Args:
         path: the file.
+        protocol: hash of the scoring that the process is at.
 
     Attributes:
         train_seconds: spent on the training steps that count: those of lost work, after a crash, do not.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, protocol: str) -> None:
         self.path = Path(path)
+        self.protocol = protocol
         self.train_seconds = 0.0
         self._written = 0.0
         self._counted = 0.0
@@ -35,9 +37,9 @@ class ProgressFile(Callback):
         if 0 < step < max_steps and now - self._written < SECONDS_BETWEEN_WRITES:
             return
         self._written = now
-        state = {"phase": phase, "step": step, "max_steps": max_steps, "loss": loss, "time": now}
+        place = {"phase": phase, "step": step, "max_steps": max_steps, "loss": loss}
         with atomic_write(self.path) as file:
-            json.dump(state, file)
+            json.dump({"protocol": self.protocol, **place, "time": now}, file)
 
     def state_dict(self) -> dict[str, Any]:
         """Seconds so far, kept in the checkpoint."""

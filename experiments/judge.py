@@ -45,7 +45,7 @@ class JudgeTraining:
     """
 
     num_clips: int = 1800
-    num_epochs: int = 12
+    num_epochs: int = 10
     batch_size: int = 64
     lr: float = 3e-3
     temperature: float = 0.07

@@ -10,8 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-import torch
-from jsonargparse import auto_cli
+from jsonargparse import ArgumentParser
 
 from callbacks import ProgressFile
 from experiments.cli import SuiteCLI, load_config
@@ -37,7 +36,7 @@ def run(run_dir: Path, protocol: str, judges: Path = Path("data/judges")) -> Non
     with held(run_dir):
         _end_with_parent()
         update_record(run_dir, state="training", error=None, **provenance())
-        progress = ProgressFile(run_dir / "progress.json")
+        progress = ProgressFile(run_dir / "progress.json", protocol)
         try:
             if rules["source"] == "model" and not (run_dir / "checkpoints" / FINAL).is_file():
                 train(run_dir, config, progress)
@@ -107,5 +106,7 @@ def _end_with_parent() -> None:
 
 if __name__ == "__main__":
     with user_errors():
-        torch.set_float32_matmul_precision("high")
-        auto_cli(run, as_positional=True)
+        parser = ArgumentParser(prog="python -m experiments.run")
+        parser.add_argument("run_dir", type=Path)
+        parser.add_function_arguments(run, skip={"run_dir"})
+        run(**parser.parse_args().as_dict())

@@ -9,13 +9,15 @@ import platform
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from mntp.files import atomic_write
 
 EXIT_HELD = 3
+LOCK_TRIES, LOCK_PAUSE_SECONDS = 5, 0.05
 RECORDED_PACKAGES = ("torch", "lightning", "numpy", "safetensors", "torchaudio")
 
 
@@ -59,6 +61,16 @@ def _git(*words: str) -> str | None:
     return done.stdout.strip()
 
 
+def _lock(file: TextIO) -> bool:
+    """Take the lock, giving an onlooker that is just testing it a moment to let go."""
+    for _ in range(LOCK_TRIES):
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        time.sleep(LOCK_PAUSE_SECONDS)
+    return False
+
+
 @contextlib.contextmanager
 def held(run_dir: Path) -> Iterator[None]:
     """Hold the run's lock; the system takes it back from a killed process.
@@ -66,9 +78,7 @@ def held(run_dir: Path) -> Iterator[None]:
     Exits with code 3 and one line if another process holds it.
     """
     with (run_dir / "lock").open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not _lock(file):
             file.seek(0)
             print(f"{run_dir}: held by {file.read().strip() or 'another process'}", file=sys.stderr)  # noqa: T201
             sys.exit(EXIT_HELD)

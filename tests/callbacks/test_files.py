@@ -32,12 +32,13 @@ def test_a_resumed_run_has_the_lines_of_an_uninterrupted_one(tmp_path: Path) -> 
 
 def test_progress_says_the_first_and_last_step_and_is_not_written_each_time(tmp_path: Path) -> None:
     path = tmp_path / "progress.json"
-    progress = ProgressFile(path)
+    progress = ProgressFile(path, "abc")
     progress.write("training", 0, 100)
     progress.write("training", 1, 100, 0.5)  # within the same second
     assert json.loads(path.read_text())["step"] == 0
     progress.write("training", 100, 100, 0.25)
     assert json.loads(path.read_text()) == {
+        "protocol": "abc",
         "phase": "training",
         "step": 100,
         "max_steps": 100,
@@ -47,9 +48,9 @@ def test_progress_says_the_first_and_last_step_and_is_not_written_each_time(tmp_
 
 
 def test_seconds_of_training_survive_a_resume() -> None:
-    progress = ProgressFile(Path("unused"))
+    progress = ProgressFile(Path("unused"), "abc")
     progress.train_seconds = 12.5
-    again = ProgressFile(Path("unused"))
+    again = ProgressFile(Path("unused"), "abc")
     again.load_state_dict(progress.state_dict())
     assert again.train_seconds == 12.5
 
