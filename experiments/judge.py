@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from data_modules.folder import locked
 from data_modules.progress import show_progress
-from data_modules.scenes import CLASSES, EmbeddedCorpus
+from data_modules.scenes import CLASSES, EmbeddedCorpus, Scene
 from mntp.audio import normalise
 from mntp.files import atomic_write
 from mntp.metrics.judge import Judge, JudgeOutput
@@ -28,6 +28,9 @@ from mntp.seeding import derive_seed, make_generator
 
 SOURCE_VERSION = 1
 """To be raised with every change of the judge's network or training: cached judges are trained anew."""
+
+
+_CLIPS_AT_ONCE = 64
 
 
 @dataclass(frozen=True)
@@ -211,15 +214,20 @@ def _batches(num_clips: int, training: JudgeTraining, epoch: int) -> Iterable[Te
 @torch.no_grad()
 def _hear(judge: Judge, corpus: EmbeddedCorpus, split: str, num_clips: int) -> _Clips:
     """Synthesise the first clips of a split and analyse them, as 16-bit files at the front end's level would be."""
-    log_mel, class_probs, captions = [], torch.zeros(num_clips, len(judge.classes)), []
-    for index in show_progress(range(num_clips), f"Synthesising {split} clips for the judge", num_clips):
-        scene = corpus.scene(split, index)
-        waveform = normalise(torch.from_numpy(scene.waveform)[None])
+    scenes: list[Scene] = []
+    log_mel: list[Tensor] = []
+    batches = torch.arange(num_clips).split(_CLIPS_AT_ONCE)
+    for batch in show_progress(batches, f"Synthesising {num_clips} {split} clips for the judge", len(batches)):
+        scenes += [corpus.scene(split, index) for index in batch.tolist()]
+        waveform = normalise(torch.stack([torch.from_numpy(scene.waveform) for scene in scenes[-len(batch) :]]))
         log_mel.append(judge.spectrogram((waveform * 2**15).round() / 2**15))
-        for name in scene.classes:
-            class_probs[index, judge.classes.index(name)] += 1 / len(scene.classes)
-        captions.append(scene.caption)
-    return _Clips(torch.cat(log_mel), class_probs, captions)
+    class_probs = torch.stack([_class_probs(scene.classes, judge.classes) for scene in scenes])
+    return _Clips(torch.cat(log_mel), class_probs, [scene.caption for scene in scenes])
+
+
+def _class_probs(present: tuple[str, ...], classes: tuple[str, ...]) -> Tensor:
+    """[K], uniform over the classes that are present."""
+    return torch.tensor([name in present for name in classes]) / len(present)
 
 
 def _recipe(corpus: EmbeddedCorpus, training: JudgeTraining) -> dict[str, Any]:
