@@ -4,6 +4,7 @@ The one home of these, for tokenizers and judges alike. The constants are those 
 16 kHz; 1024-point periodic Hann window, hop 160; 64 Slaney bands up to 8 kHz; natural logarithm, floor 1e-5.
 """
 
+import io
 import math
 from pathlib import Path
 
@@ -73,8 +74,10 @@ def write_audio(path: Path, waveform: Tensor, sample_rate: int = SAMPLE_RATE) ->
     if waveform.dim() != 1 or not torch.isfinite(waveform).all():
         raise ValueError(f"{path}: got a waveform of shape {tuple(waveform.shape)}; expected [samples], all finite")
     samples = waveform.detach().cpu().clamp(-1.0, 1.0).numpy()
+    encoded = io.BytesIO()  # libsndfile can't report a full disk through a Python file
+    soundfile.write(encoded, samples, sample_rate, subtype="PCM_16", format="WAV")
     with atomic_write(path, "wb") as file:
-        soundfile.write(file, samples, sample_rate, subtype="PCM_16", format="WAV")
+        file.write(encoded.getvalue())
 
 
 def normalise(waveform: Tensor) -> Tensor:

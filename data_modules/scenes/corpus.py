@@ -5,6 +5,9 @@ from typing import Any
 
 from data_modules.scenes.scene import SPLITS, Scene, num_samples, synthesise
 
+VERSION = 1
+"""To be raised with every change of the synthesiser: stores and judges made from another version are not reused."""
+
 
 @dataclass(frozen=True)
 class EmbeddedCorpus:
@@ -53,5 +56,5 @@ class EmbeddedCorpus:
         return synthesise(self.seed, split, index, self.seconds)
 
     def settings(self) -> dict[str, Any]:
-        """The constructor's arguments, as plain JSON values."""
-        return asdict(self)
+        """What makes the scenes: the constructor's arguments and the synthesiser's version, as plain JSON values."""
+        return {**asdict(self), "version": VERSION}

@@ -286,7 +286,6 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 # A full disk makes libsndfile's write callbacks complain before the error itself arrives.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize(("train", "val"), [(600, 1), (6, 60)], ids=["full at a shard", "full at a sound"])
 def test_a_full_disk_is_named_and_keeps_the_finished_store(
     tmp_path: Path, small_disk: Path, train: int, val: int
