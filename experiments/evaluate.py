@@ -3,7 +3,7 @@
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import torch
@@ -36,7 +36,7 @@ def evaluate(
     Args:
         reference: folder of reference WAV or FLAC files.
         generated: folder of generated files with the same names.
-        captions: CSV table with the columns file, caption.
+        captions: CSV table with the columns file, caption; of a path, the file name alone counts.
         out: JSON file to write.
         judges: folder of cached judges.
         in_domain: say that the audio is of the embedded corpus; otherwise scores are marked out of domain.
@@ -44,10 +44,10 @@ def evaluate(
     Raises:
         ValueError: the folders don't hold the same files, or a file or caption can't be used.
     """
-    caption_by_file = {row.file: row.caption for row in read_captions(captions, reference)}
-    paired_names(reference, generated, caption_by_file)  # before the minute that training a judge may take
+    caption_by_name = _captions_by_name(captions, reference)
+    paired_names(reference, generated, caption_by_name)  # before the minute that training a judge may take
     judge = load_or_train_judge(judges, EmbeddedCorpus())
-    metrics = evaluate_folders(reference, generated, caption_by_file, judge, in_domain=in_domain)
+    metrics = evaluate_folders(reference, generated, caption_by_name, judge, in_domain=in_domain)
     out.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(out) as file:
         json.dump(metrics, file, indent=2)
@@ -113,6 +113,16 @@ def paired_names(reference: Path, generated: Path, captions: dict[str, str]) -> 
     _require(in_reference, in_generated, str(reference))
     _require(captions, in_reference, "the captions table")
     return sorted(in_reference)
+
+
+def _captions_by_name(table: Path, reference: Path) -> dict[str, str]:
+    captions: dict[str, str] = {}
+    for row in read_captions(table, reference):
+        name = PurePosixPath(row.file).name
+        if name in captions:
+            raise ValueError(f"{table}, line {row.line}: a second file named {name}; scores pair files by name alone")
+        captions[name] = row.caption
+    return captions
 
 
 def _audio_names(folder: Path) -> set[str]:

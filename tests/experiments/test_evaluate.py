@@ -166,10 +166,18 @@ def test_unusable_audio_is_named(judge, reference, captions, generated, spoil):
 def test_the_command_writes_and_shows_the_scores(judge, reference, captions, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(experiments.evaluate, "load_or_train_judge", lambda *_: judge)
     table = tmp_path / "captions.csv"
-    table.write_text("file,caption\n" + "".join(f'{file},"{caption}"\n' for file, caption in captions.items()))
+    table.write_text("file,caption\n" + "".join(f'clips/{file},"{caption}"\n' for file, caption in captions.items()))
     evaluate(reference, reference, table, out=tmp_path / "metrics.json")
     assert json.loads((tmp_path / "metrics.json").read_text()) == evaluate_folders(
         reference, reference, captions, judge
     )
     shown = capsys.readouterr().out
     assert judge.fingerprint() in shown and "out of domain" in shown and f"N = {NUM_CLIPS}" in shown
+
+
+def test_the_command_refuses_two_captions_for_a_name_before_training_a_judge(reference, tmp_path):
+    table = tmp_path / "captions.csv"
+    table.write_text("file,caption\na/000.wav,a click\nb/000.wav,rain\n")
+    with pytest.raises(ValueError, match=r"captions\.csv, line 3: a second file named 000\.wav"):
+        evaluate(reference, reference, table, judges=tmp_path / "judges")
+    assert not (tmp_path / "judges").exists()
