@@ -7,6 +7,9 @@ SCALE ?= micro
 ROWS ?=
 SEEDS ?= 0
 
+# See experiments/main.py: short spins keep two busy cores usable.
+export GOMP_SPINCOUNT ?= 3000
+
 .DEFAULT_GOAL := help
 .PHONY: help install ablations status gather test check format clean
 

@@ -66,7 +66,7 @@ class SampleLogger(Callback):
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
                 board, step = logger.experiment, trainer.global_step
-                board.add_audio(f"samples/{number}", waveform, step, sample_rate=SAMPLE_RATE)
+                board.add_audio(f"samples/{number}", waveform.clamp(-1, 1), step, sample_rate=SAMPLE_RATE)
                 board.add_text(f"captions/{number}", caption, step)
                 board.add_figure(f"spectrograms/{number}", figure, step, close=False)
         plt.close(figure)

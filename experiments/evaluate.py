@@ -2,7 +2,7 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -86,6 +86,20 @@ def evaluate_folders(
             file is unreadable, empty or not finite (AudioError); the message names the first of them.
     """
     names = paired_names(reference, generated, captions)
+    return evaluate_names(names, reference, generated, captions, judge, in_domain=in_domain, batch_size=batch_size)
+
+
+def evaluate_names(
+    names: Sequence[str],
+    reference: Path,
+    generated: Path,
+    captions: dict[str, str],
+    judge: Judge,
+    *,
+    in_domain: bool = False,
+    batch_size: int = 32,
+) -> dict[str, Any]:
+    """Score the files `names` of two folders, which both hold and may hold more; as `evaluate_folders` otherwise."""
     real = _hear(judge, [reference / name for name in names], batch_size)
     fake = _hear(judge, [generated / name for name in names], batch_size)
     text = judge.embed_text([captions[name] for name in names])

@@ -11,7 +11,7 @@ from torch import Tensor
 from callbacks import ProgressFile
 from data_modules.latents import ClipDataset, collate
 from data_modules.store import Store
-from experiments.evaluate import evaluate_folders
+from experiments.evaluate import evaluate_names
 from experiments.run_record import read_json, write_json
 from experiments.shared import data_module, judge_of
 from mntp.audio import write_audio
@@ -48,10 +48,12 @@ def score(
     generated = _generated(run_dir, folder, store, rows, rules, progress)
     sampled = time.monotonic()
     progress.write("scoring", 0, 1)
-    metrics = evaluate_folders(
+    captions = {store.audio_path(row).name: store.clips[row].caption for row in rows}
+    metrics = evaluate_names(
+        sorted(captions),
         store.audio_path(rows[0]).parent,
         generated,
-        {store.audio_path(row).name: store.clips[row].caption for row in rows},
+        captions,
         judge,
         in_domain=config["data"]["corpus"] is not None,
     )
