@@ -17,7 +17,8 @@ def atomic_write(path: Path, mode: str = "w") -> Iterator[IO]:  # type: ignore[t
         mode: "w" (UTF-8 text) or "wb".
 
     Raises:
-        OSError: the disk is full or the folder can't be written; `path` keeps its old content, or stays absent.
+        OSError: the disk is full or the folder can't be written; the message names `path`, which keeps its old
+            content or stays absent.
     """
     encoding = None if "b" in mode else "utf-8"
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
@@ -29,6 +30,8 @@ def atomic_write(path: Path, mode: str = "w") -> Iterator[IO]:  # type: ignore[t
             os.fsync(file.fileno())
         Path(name).chmod(0o644)
         Path(name).replace(path)
-    except BaseException:
+    except BaseException as error:
         Path(name).unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno is not None:
+            error.filename = str(path)  # instead of none, or of the temporary name
         raise

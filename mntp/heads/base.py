@@ -54,6 +54,7 @@ class Head(nn.Module, ABC):
         z_uncond: Tensor | None = None,
         guidance_scale: float = 1.0,
         temperature: float = 1.0,
+        x0_limit: float | None = None,
     ) -> Tensor:
         """Draw one token for each context.
 
@@ -64,6 +65,7 @@ class Head(nn.Module, ABC):
             z_uncond: contexts [M, C] of the fake prompt, for classifier-free guidance.
             guidance_scale: in MAR's convention, 1 is no guidance; only with z_uncond.
             temperature: multiplies the noise injected while sampling.
+            x0_limit: values beyond +-x0_limit in an intermediate estimate of the token are cut; None cuts nothing.
 
         Returns:
             [M, D] float32.

@@ -81,13 +81,18 @@ class DiffusionHead(Head):
         z_uncond: Tensor | None = None,
         guidance_scale: float = 1.0,
         temperature: float = 1.0,
+        x0_limit: float | None = None,
     ) -> Tensor:
-        """Respaced ancestral sampling; under guidance the variance comes from the conditional branch."""
+        """Respaced ancestral sampling; under guidance the variance comes from the conditional branch.
+
+        At the noisy end the estimate of x_0 is the network's error times 1 / sqrt(alpha-bar), up to 2e4: a network
+        that is not trained to the end needs `x0_limit`, which MAR and the paper do without.
+        """
         schedule = self.schedule.respaced(num_steps)
         x = noise[:, 0]
         for draw, k in enumerate(reversed(range(num_steps)), start=1):
             eps, v = self._predict(x, int(schedule.timesteps[k]), z, z_uncond, guidance_scale)
-            mean, log_variance = self._posterior(schedule, k, x, eps, v)
+            mean, log_variance = self._posterior(schedule, k, x, eps, v, x0_limit)
             x = mean
             if k > 0:
                 x = x + temperature * (0.5 * log_variance).exp() * noise[:, draw]
@@ -106,10 +111,14 @@ class DiffusionHead(Head):
         return eps + (guidance_scale - 1) * (eps - eps_uncond), v
 
     @staticmethod
-    def _posterior(schedule: DiffusionSchedule, k: int, x_t: Tensor, eps: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and log variance of p(x_{k-1} | x_k); x_0 is not clipped."""
+    def _posterior(
+        schedule: DiffusionSchedule, k: int, x_t: Tensor, eps: Tensor, v: Tensor, x0_limit: float | None
+    ) -> tuple[Tensor, Tensor]:
+        """Mean and log variance of p(x_{k-1} | x_k)."""
         alpha_bar = float(schedule.alpha_bar[k])
         x_0 = (x_t - math.sqrt(1 - alpha_bar) * eps) / math.sqrt(alpha_bar)
+        if x0_limit is not None:
+            x_0 = x_0.clamp(-x0_limit, x0_limit)
         mean = float(schedule.posterior_mean_x0[k]) * x_0 + float(schedule.posterior_mean_xt[k]) * x_t
         low, high = float(schedule.posterior_log_variance[k]), math.log(float(schedule.betas[k]))
         fraction = (v + 1) / 2

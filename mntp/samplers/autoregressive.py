@@ -60,6 +60,7 @@ def decode_autoregressive(
             z_uncond=contexts[1],
             guidance_scale=decoding.guidance.at(position, num_tokens - position - 1, num_tokens),
             temperature=decoding.temperature,
+            x0_limit=decoding.x0_limit,
         )
         if progress is not None:
             progress(position + 1, num_tokens)

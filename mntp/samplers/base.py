@@ -16,11 +16,14 @@ class Decoding:
     Args:
         num_diffusion_steps: sampling steps of the head for one token (the paper: 100).
         temperature: multiplies the noise injected while sampling (Figure 6b).
+        x0_limit: cuts the head's intermediate estimates of a token at +-x0_limit (tokens have unit variance); None,
+            as in MAR and the paper, cuts nothing. Models trained for minutes need it.
         guidance: classifier-free guidance.
     """
 
     num_diffusion_steps: int = 100
     temperature: float = 1.0
+    x0_limit: float | None = None
     guidance: Guidance = field(default_factory=Guidance)
 
     @classmethod

@@ -81,6 +81,7 @@ def decode_masked(
             z_uncond=contexts[1],
             guidance_scale=decoding.guidance.at(revealed, num_tokens - revealed - count, num_tokens),
             temperature=decoding.temperature,
+            x0_limit=decoding.x0_limit,
         )
         tokens.scatter_(1, now[..., None].expand(-1, -1, head.token_dim), rearrange(drawn, "(b t) d -> b t d", b=batch))
         mask.scatter_(1, now, value=False)

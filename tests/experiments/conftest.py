@@ -2,6 +2,9 @@ from pathlib import Path
 
 import pytest
 
+from experiments.shared import prepare
+from tests.experiments.run_support import Shared, tiny_config
+
 from data_modules.scenes import EmbeddedCorpus
 from experiments.judge import JudgeTraining, load_or_train_judge
 from mntp.metrics.judge import Judge
@@ -19,3 +22,10 @@ def judge_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def judge(judge_folder: Path) -> Judge:
     """A judge good enough for sanity checks, trained once per test session in a few seconds."""
     return load_or_train_judge(judge_folder, SMALL_CORPUS, SMALL_TRAINING)
+
+
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Shared:
+    """The prepared tiny corpus and its judge."""
+    folder = tmp_path_factory.mktemp("shared")
+    return folder, prepare(tiny_config(folder), folder)

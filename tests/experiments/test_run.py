@@ -3,80 +3,18 @@
 import fcntl
 import json
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-import yaml
 
-from experiments.ablate.matrix import Setting, overlaid
-from experiments.cli import load_config, resolve
 from experiments.run_record import EXIT_HELD
-from experiments.shared import prepare
-
-MICRO = Path(__file__).parents[2] / "experiments" / "configs" / "micro"
-TINY = {
-    "model.init_args.backbone.init_args.dim": 16,
-    "model.init_args.backbone.init_args.depth": 2,
-    "model.init_args.backbone.init_args.num_heads": 2,
-    "model.init_args.backbone.init_args.dropout": 0.1,  # its draws must resume, too
-    "model.init_args.head.init_args.width": 16,
-    "model.init_args.num_tokens": 16,
-    "model.init_args.decoding.num_diffusion_steps": 3,
-    "data.corpus": {"num_train": 88, "num_val": 4, "num_test": 4, "seconds": 0.64},
-    "data.batch_size": 8,
-    "trainer.max_steps": 40,
-    "trainer.val_check_interval": 20,
-    "trainer.log_every_n_steps": 1,
-}
-PROTOCOL = "abc"
-
-
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]]:
-    """Folder with the prepared corpus and judge, and their fingerprints."""
-    folder = tmp_path_factory.mktemp("shared")
-    return folder, prepare(tiny_config(folder), folder)
-
-
-def tiny_config(folder: Path, system: str = "audio_mntp", checkpoint_every: int = 5) -> dict[str, Any]:
-    overlay = {**TINY, "data.store": str(folder / "store")}
-    config = overlaid(load_config(MICRO / f"{system}.yaml"), [Setting(k, v, "test") for k, v in overlay.items()])
-    for callback in config["trainer"]["callbacks"]:
-        if callback["class_path"].endswith("ModelCheckpoint"):
-            callback["init_args"].pop("train_time_interval")
-            callback["init_args"]["every_n_train_steps"] = checkpoint_every
-    return resolve(config)
-
-
-def write_run(run_dir: Path, shared: tuple[Path, dict[str, str]], system: str, **rules: Any) -> None:
-    config = tiny_config(shared[0], system)
-    scoring = run_dir / "evals" / PROTOCOL
-    scoring.mkdir(parents=True)
-    (run_dir / "config.yaml").write_text(yaml.safe_dump(config))
-    decoding = config["model"]["init_args"]["decoding"]
-    protocol = {"source": "model", "split": "test", "num_clips": 4, "seed": 0, "batch_size": 3, "decoding": decoding}
-    (scoring / "protocol.json").write_text(json.dumps({**protocol, **shared[1], **rules}))
-
-
-def start(run_dir: Path, shared: tuple[Path, dict[str, str]]) -> subprocess.Popen[str]:
-    words = [sys.executable, "-m", "experiments.run", str(run_dir), "--protocol", PROTOCOL, "--judges", str(shared[0])]
-    return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-
-
-def finish(run_dir: Path, shared: tuple[Path, dict[str, str]]) -> dict[str, Any]:
-    child = start(run_dir, shared)
-    output, _ = child.communicate(timeout=300)
-    assert child.returncode == 0, output
-    return json.loads((run_dir / "evals" / PROTOCOL / "metrics.json").read_text())
+from tests.experiments.run_support import PROTOCOL, Shared, finish, start, write_run
 
 
 @pytest.mark.slow
-def test_a_killed_cell_ends_as_the_uninterrupted_one(tmp_path: Path, shared: tuple[Path, dict[str, str]]) -> None:
+def test_a_killed_cell_ends_as_the_uninterrupted_one(tmp_path: Path, shared: Shared) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     for run_dir in (whole, killed):
         write_run(run_dir, shared, "audio_mntp")
@@ -110,9 +48,7 @@ def test_a_killed_cell_ends_as_the_uninterrupted_one(tmp_path: Path, shared: tup
 
 @pytest.mark.slow
 @pytest.mark.parametrize("system", ["audio_ntp", "audio_mar"])
-def test_the_other_systems_run_from_end_to_end(
-    tmp_path: Path, shared: tuple[Path, dict[str, str]], system: str
-) -> None:
+def test_the_other_systems_run_from_end_to_end(tmp_path: Path, shared: Shared, system: str) -> None:
     write_run(tmp_path / "run", shared, system)
     metrics = finish(tmp_path / "run", shared)
     assert ("ntp_loss" in metrics) == (system == "audio_ntp")
@@ -124,7 +60,7 @@ def test_the_other_systems_run_from_end_to_end(
 
 
 @pytest.mark.slow
-def test_a_cell_that_is_held_says_by_whom(tmp_path: Path, shared: tuple[Path, dict[str, str]]) -> None:
+def test_a_cell_that_is_held_says_by_whom(tmp_path: Path, shared: Shared) -> None:
     run_dir = tmp_path / "run"
     write_run(run_dir, shared, "audio_mntp")
     with (run_dir / "lock").open("w") as lock:
@@ -138,7 +74,7 @@ def test_a_cell_that_is_held_says_by_whom(tmp_path: Path, shared: tuple[Path, di
 
 
 @pytest.mark.slow
-def test_a_protocol_of_other_data_is_refused(tmp_path: Path, shared: tuple[Path, dict[str, str]]) -> None:
+def test_a_protocol_of_other_data_is_refused(tmp_path: Path, shared: Shared) -> None:
     run_dir = tmp_path / "run"
     write_run(run_dir, shared, "audio_mntp", source="reconstruction", store="0" * 12)
     child = start(run_dir, shared)
