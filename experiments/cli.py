@@ -8,13 +8,13 @@ import contextlib
 import copy
 import inspect
 from argparse import ArgumentError
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 from jsonargparse import Namespace
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 
 import callbacks  # noqa: F401  # importing makes the short class names known
@@ -25,7 +25,6 @@ from mntp.heads import HEADS
 from mntp.masking import RATIO_LAWS
 from mntp.systems import SYSTEMS, AudioSystem
 
-
 SECTIONS = ("model", "data", "trainer")
 
 
@@ -35,21 +34,25 @@ class SuiteCLI(LightningCLI):
     Args:
         args: a config as a plain dictionary; None reads the command line.
         run: run the subcommand; False only builds `trainer`, `model` and `datamodule`.
+        more_callbacks: beside those of the config.
 
     Raises:
         ValueError: an unknown key or class, or a value of another type; one line.
     """
 
-    def __init__(self, args: dict[str, Any] | None = None, run: bool = True) -> None:
+    def __init__(
+        self, args: dict[str, Any] | None = None, run: bool = True, more_callbacks: Sequence[Callback] = ()
+    ) -> None:
         quiet = {"exit_on_error": False}
         super().__init__(
             AudioSystem,
             LatentDataModule,
             subclass_mode_model=True,
+            trainer_defaults={"callbacks": list(more_callbacks)},
             seed_everything_default=False,  # every random thing has a seed of its own
             parser_kwargs={**quiet, **{name: quiet for name in self.subcommands()}},
             save_config_callback=SaveConfigCallback if run else None,
-            save_config_kwargs={"overwrite": True},
+            save_config_kwargs={"config_filename": "resolved.yaml", "overwrite": True},  # never the config it was given
             args=copy.deepcopy(args),
             run=run,
         )
@@ -57,8 +60,10 @@ class SuiteCLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Take a dictionary as it is, else the command line (Lightning warns where there might be both)."""
         with _one_line_errors():
-            given = isinstance(args, (dict, Namespace))
-            self.config = parser.parse_object(args) if given else parser.parse_args(args)
+            if isinstance(args, (dict, Namespace)):
+                self.config = parser.parse_object(args)
+            else:
+                self.config = parser.parse_args(args)
 
 
 def resolve(config: dict[str, Any]) -> dict[str, Any]:
@@ -88,7 +93,13 @@ def _one_line_errors() -> Iterator[None]:
     except ArgumentError as error:
         parts = (*SYSTEMS.values(), *BACKBONES.values(), *HEADS.values(), *RATIO_LAWS.values())
         keys = {name for part in (*parts, LatentDataModule, Trainer) for name in inspect.signature(part).parameters}
-        classes = {"model": SYSTEMS, "backbone": BACKBONES, "head": HEADS, "ratio": RATIO_LAWS, "laws": RATIO_LAWS}
+        classes: dict[str, Iterable[str]] = {
+            "model": SYSTEMS,
+            "backbone": BACKBONES,
+            "head": HEADS,
+            "ratio": RATIO_LAWS,
+            "laws": RATIO_LAWS,
+        }
         raise ValueError(summarise_config_error(str(error), keys | set(SECTIONS), classes)) from error
 
 

@@ -50,8 +50,7 @@ def run(run_dir: Path, protocol: str, judges: Path = Path("data/judges")) -> Non
 def train(run_dir: Path, config: dict[str, Any], progress: ProgressFile) -> None:
     """Train from the newest checkpoint to the end, take the held-out loss, keep the averaged weights as final."""
     folder = run_dir / "checkpoints"
-    suite = SuiteCLI(_placed(config, run_dir), run=False)
-    suite.trainer.callbacks.append(progress)
+    suite = SuiteCLI(_placed(config, run_dir), run=False, more_callbacks=[progress])
     last = folder / "last.ckpt"
     suite.trainer.fit(
         suite.model, datamodule=suite.datamodule, ckpt_path=last if last.is_file() else None, weights_only=True

@@ -2,12 +2,11 @@ from pathlib import Path
 
 import pytest
 
-from experiments.shared import prepare
-from tests.experiments.run_support import Shared, tiny_config
-
 from data_modules.scenes import EmbeddedCorpus
 from experiments.judge import JudgeTraining, load_or_train_judge
+from experiments.shared import prepare
 from mntp.metrics.judge import Judge
+from tests.experiments.run_support import Shared, tiny_config
 
 SMALL_CORPUS = EmbeddedCorpus(num_train=320, num_val=48, num_test=48)
 SMALL_TRAINING = JudgeTraining(num_clips=320, num_epochs=8, batch_size=32)

@@ -1,6 +1,7 @@
 """Every system's losses, to nine digits, are those in tests/golden/losses.json."""
 
 import json
+import statistics
 
 import pytest
 
@@ -15,7 +16,8 @@ def test_losses_are_the_golden_ones(row: str) -> None:
     values = losses(row)
     assert values == pytest.approx(GOLDEN[row], rel=1e-9)
     assert len(values) == STEPS
-    assert sum(values[-5:]) < sum(values[:5])  # it learns
+    # It learns; by the median, because the bound term of a pair drawn at t = 0 can be a hundred times the rest.
+    assert statistics.median(values[-10:]) < statistics.median(values[:10])
 
 
 def test_every_row_is_covered() -> None:

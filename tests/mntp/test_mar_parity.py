@@ -64,9 +64,7 @@ def test_schedule_tables(prefix: str, schedule: DiffusionSchedule) -> None:
 
 def test_time_steps_kept_by_respacing() -> None:
     for steps, name in ((SIZES["steps"], "schedule_gen"), (100, "schedule_100")):
-        assert torch.equal(
-            DiffusionSchedule.cosine().respaced(steps).timesteps, ARRAYS[f"{name}_timestep_map"]
-        )
+        assert torch.equal(DiffusionSchedule.cosine().respaced(steps).timesteps, ARRAYS[f"{name}_timestep_map"])
 
 
 @torch.no_grad()

@@ -18,8 +18,10 @@ def test_cosine_counts(num_tokens: int, num_steps: int) -> None:
     assert min(counts) >= 1
     hidden, expected = num_tokens, []
     for step in range(1, num_steps + 1):  # the rule as the specification words it
-        left = 0 if step == num_steps else min(
-            hidden - 1, max(1, math.floor(num_tokens * math.cos(math.pi / 2 * step / num_steps)))
+        left = (
+            0
+            if step == num_steps
+            else min(hidden - 1, max(1, math.floor(num_tokens * math.cos(math.pi / 2 * step / num_steps))))
         )
         expected.append(hidden - left)
         hidden = left

@@ -37,7 +37,7 @@ def test_rows_c_and_d_keep_the_length_and_ask_for_the_next_everywhere(row: str) 
     made, tokens = task(row, 0.5)
     hidden = (made.fed != tokens[:, :-1]).any(dim=-1)
     assert 8 * (N // 2 - 1) <= hidden.sum() <= 8 * N // 2  # x^n may be among the hidden ones; it is no input
-    assert ((made.fed[hidden] == 0).all() if row == "C" else (made.fed[hidden] != 0).all())
+    assert (made.fed[hidden] == 0).all() if row == "C" else (made.fed[hidden] != 0).all()
     assert torch.equal(made.targets, torch.arange(N).expand(8, -1))
 
 
@@ -222,7 +222,7 @@ def test_another_tokenizer_is_refused_with_both_shown() -> None:
     system.on_save_checkpoint(checkpoint)
     other = tiny_system()
     other.attach_front_end(front_end("b" * 12))
-    with pytest.raises(ValueError, match="a{12}.*b{12}|b{12}.*a{12}"):
+    with pytest.raises(ValueError, match=r"b{12}.*a{12}"):
         other.on_load_checkpoint(checkpoint)
     with pytest.raises(ValueError, match=f"data has {N + 4} tokens of {D} values.*expects {N} of {D}"):
         tiny_system().attach_front_end(front_end(num_tokens=N + 4))
