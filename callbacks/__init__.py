@@ -4,7 +4,8 @@ from callbacks.atomic_checkpoint import AtomicCheckpointIO
 from callbacks.audio_writer import AudioWriter
 from callbacks.ema import EMA
 from callbacks.jsonl_logger import JSONLLogger
+from callbacks.last_checkpoint import LastCheckpoint
 from callbacks.progress_file import ProgressFile
 from callbacks.sample_logger import SampleLogger
 
-__all__ = ["EMA", "AtomicCheckpointIO", "AudioWriter", "JSONLLogger", "ProgressFile", "SampleLogger"]
+__all__ = ["EMA", "AtomicCheckpointIO", "AudioWriter", "JSONLLogger", "LastCheckpoint", "ProgressFile", "SampleLogger"]

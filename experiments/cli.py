@@ -92,7 +92,8 @@ def _one_line_errors() -> Iterator[None]:
         yield
     except ArgumentError as error:
         parts = (*SYSTEMS.values(), *BACKBONES.values(), *HEADS.values(), *RATIO_LAWS.values())
-        keys = {name for part in (*parts, LatentDataModule, Trainer) for name in inspect.signature(part).parameters}
+        lineage = {base for part in (*parts, LatentDataModule, Trainer) for base in part.__mro__}
+        keys = {name for base in lineage for name in inspect.signature(base.__init__).parameters}
         classes: dict[str, Iterable[str]] = {
             "model": SYSTEMS,
             "backbone": BACKBONES,

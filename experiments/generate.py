@@ -54,17 +54,20 @@ def generate(captions: list[str], ckpt: Path, out: Path = Path("generated"), see
 
 
 def find_checkpoint(path: Path) -> Path:
-    """The file itself, or a run folder's final checkpoint, or its newest one.
+    """The file itself, or the final checkpoint of a run's folder, or else the newest one below the folder.
 
     Raises:
         ValueError: there is none.
     """
     if path.is_file():
         return path
-    for name in ("checkpoints/final.ckpt", "checkpoints/last.ckpt", "final.ckpt", "last.ckpt"):
-        if (path / name).is_file():
-            return path / name
-    raise ValueError(f"{path}: no checkpoint there; expected a .ckpt file or a run's folder with checkpoints/")
+    final = path / "checkpoints" / "final.ckpt"
+    if final.is_file():
+        return final
+    found = sorted(path.rglob("*.ckpt"), key=lambda file: file.stat().st_mtime)
+    if not found:
+        raise ValueError(f"{path}: no checkpoint there; expected a .ckpt file or a run's folder")
+    return found[-1]
 
 
 def file_name(caption: str) -> str:

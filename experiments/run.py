@@ -85,8 +85,8 @@ def _placed(config: dict[str, Any], run_dir: Path) -> dict[str, Any]:
 
 
 def _in_folder(callback: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """A ModelCheckpoint's entry with its folder; any other entry as it is."""
-    if not callback["class_path"].endswith(".ModelCheckpoint"):
+    """A checkpoint callback's entry with its folder; any other entry as it is."""
+    if not callback["class_path"].endswith("Checkpoint"):
         return callback
     return {**callback, "init_args": {**callback["init_args"], "dirpath": str(folder)}}
 

@@ -33,7 +33,7 @@ NOT_IN_TRAIN_HASH = {
 }
 # Callbacks and plugins that only look at a run, or write it down; others (the moving average of the weights) change
 # what is scored.
-ONLOOKERS = ("AtomicCheckpointIO", "AudioWriter", "ModelCheckpoint", "ProgressFile", "SampleLogger")
+ONLOOKERS = ("AtomicCheckpointIO", "AudioWriter", "LastCheckpoint", "ModelCheckpoint", "ProgressFile", "SampleLogger")
 
 
 @dataclass(frozen=True)

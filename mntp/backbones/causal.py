@@ -1,6 +1,6 @@
 """The causal decoder of AudioNTP and AudioMNTP (paper section 3.1)."""
 
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -16,21 +16,13 @@ class CausalTransformer(Backbone):
     Output t of T is the context from which the token asked of input t is predicted: input 0 is BOS, input t > 0
     the t-th token fed. Positions are *content* positions: a token of place i in the clip always gets row i, whatever
     was dropped before it; BOS has a vector of its own.
+
+    Args: those of Backbone.
     """
 
-    def __init__(
-        self,
-        token_dim: int,
-        num_tokens: int,
-        prompt_length: int,
-        dim: int = 768,
-        depth: int = 24,
-        num_heads: int = 12,
-        mlp_ratio: float = 4.0,
-        dropout: float = 0.1,
-    ) -> None:
-        super().__init__(token_dim, num_tokens, prompt_length, dim, depth, num_heads, mlp_ratio, dropout)
-        self.bos = free_embedding(dim)
+    def __init__(self, *args: Any, **sizes: Any) -> None:
+        super().__init__(*args, **sizes)
+        self.bos = free_embedding(self.dim)
 
     def forward(
         self, prompt: Tensor, tokens: Tensor, positions: Tensor, target_embedding: Tensor | None = None

@@ -1,6 +1,6 @@
 """MAR's masked encoder-decoder, the backbone of AudioMAR (arXiv 2406.11838, section 3.3)."""
 
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -15,23 +15,16 @@ class MaskedEncoderDecoder(Backbone):
 
     Attention is bidirectional. The learned `output_position_embed` is added to the contexts before the head, as MAR
     adds its `diffusion_pos_embed`.
+
+    Args: those of Backbone.
     """
 
-    def __init__(
-        self,
-        token_dim: int,
-        num_tokens: int,
-        prompt_length: int,
-        dim: int = 768,
-        depth: int = 24,
-        num_heads: int = 12,
-        mlp_ratio: float = 4.0,
-        dropout: float = 0.1,
-    ) -> None:
-        super().__init__(token_dim, num_tokens, prompt_length, dim, depth, num_heads, mlp_ratio, dropout)
-        self.mask_token = free_embedding(dim)
-        self.decoder_position_embed = free_embedding(prompt_length + num_tokens, dim)
-        self.output_position_embed = free_embedding(num_tokens, dim)
+    def __init__(self, *args: Any, **sizes: Any) -> None:
+        super().__init__(*args, **sizes)
+        num_positions = self.prompt_length + self.num_tokens
+        self.mask_token = free_embedding(self.dim)
+        self.decoder_position_embed = free_embedding(num_positions, self.dim)
+        self.output_position_embed = free_embedding(self.num_tokens, self.dim)
 
     def forward(self, prompt: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
         """Contexts of all positions.

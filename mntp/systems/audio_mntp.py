@@ -1,57 +1,29 @@
 """AudioMNTP: masked next-token prediction, the paper's proposal (section 3.2)."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
-from mntp.backbones import CausalBackboneFactory
 from mntp.backbones.base import gather_rows
-from mntp.batch import Stream
-from mntp.heads import HeadFactory
 from mntp.masking import RatioLaw, kept_positions, num_hidden_when_dropping, random_mask
-from mntp.samplers import Decoding
 from mntp.systems.audio_ntp import AudioNTP, CausalTask
-from mntp.systems.optimisation import Optimisation
 
 
 class AudioMNTP(AudioNTP):
     """Tokens are dropped, and each kept input predicts the next *kept* token (Table 3, rows G-J).
 
     Args:
-        token_dim, num_tokens, streams, backbone, head, decoding, optimisation, prompt_drop, seed: see AudioNTP.
         ratio: law of the share of dropped tokens.
         target_position_embedding: tell each input the place that it is to predict (row I leaves it out).
+        shared: the arguments of AudioNTP but `hide`.
     """
 
-    def __init__(
-        self,
-        token_dim: int,
-        num_tokens: int,
-        streams: dict[str, Stream],
-        backbone: CausalBackboneFactory,
-        head: HeadFactory,
-        ratio: RatioLaw,
-        target_position_embedding: bool = True,
-        decoding: Decoding = Decoding(),
-        optimisation: Optimisation = Optimisation(),
-        prompt_drop: float = 0.1,
-        seed: int = 0,
-    ) -> None:
-        super().__init__(
-            token_dim,
-            num_tokens,
-            streams,
-            backbone,
-            head,
-            hide="drop",
-            ratio=ratio,
-            decoding=decoding,
-            optimisation=optimisation,
-            prompt_drop=prompt_drop,
-            seed=seed,
-        )
+    def __init__(self, ratio: RatioLaw, target_position_embedding: bool = True, **shared: Any) -> None:
+        super().__init__(hide="drop", ratio=ratio, **shared)
         self.target_position_embed = None
         if target_position_embedding:  # starts at zero, where AudioMNTP with nothing dropped is AudioNTP
-            self.target_position_embed = nn.Parameter(torch.zeros(num_tokens, self.backbone.dim))
+            self.target_position_embed = nn.Parameter(torch.zeros(self.num_tokens, self.backbone.dim))
 
     def task(self, tokens: Tensor, ratio: float, generator: torch.Generator) -> CausalTask:
         """BOS predicts the first kept token, each kept token the next one; the last is no input."""

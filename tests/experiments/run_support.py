@@ -30,13 +30,12 @@ PROTOCOL = "abc"
 Shared = tuple[Path, dict[str, str]]  # folder of the tiny store and judge, and their fingerprints
 
 
-def tiny_config(folder: Path, system: str = "audio_mntp", checkpoint_every: int = 5) -> dict[str, Any]:
+def tiny_config(folder: Path, system: str = "audio_mntp", checkpoint_seconds: float = 0.001) -> dict[str, Any]:
     overlay = {**TINY, "data.store": str(folder / "store")}
     config = overlaid(load_config(MICRO / f"{system}.yaml"), [Setting(k, v, "test") for k, v in overlay.items()])
     for callback in config["trainer"]["callbacks"]:
-        if callback["class_path"].endswith("ModelCheckpoint"):
-            callback["init_args"].pop("train_time_interval")
-            callback["init_args"]["every_n_train_steps"] = checkpoint_every
+        if callback["class_path"].endswith("LastCheckpoint"):
+            callback["init_args"] = {"seconds": checkpoint_seconds}  # after every step
     return resolve(config)
 
 
