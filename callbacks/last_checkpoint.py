@@ -1,30 +1,45 @@
 """One checkpoint to go on from, never older than a few seconds."""
 
-from datetime import timedelta
+import time
 from pathlib import Path
+from typing import Any
 
 import lightning as L
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import Checkpoint
 
 
-class LastCheckpoint(ModelCheckpoint):
+class LastCheckpoint(Checkpoint):
     """Rewrites `last.ckpt` every few seconds, and when an epoch or the training ends.
 
+    Lightning logs a step's metrics just after this: a run that is killed in between goes on exactly, but lacks that
+    one line of `metrics.jsonl`.
+
     Args:
-        dirpath: its folder; None is `checkpoints` in the logger's.
+        dirpath: its folder; None is `checkpoints` in the logger's folder, or else in the trainer's root folder.
         seconds: between two writes.
     """
 
     def __init__(self, dirpath: Path | None = None, seconds: float = 20.0) -> None:
-        super().__init__(
-            dirpath=dirpath,
-            filename="last",
-            save_top_k=1,
-            train_time_interval=timedelta(seconds=seconds),
-            enable_version_counter=False,
-        )
+        self.dirpath = dirpath
+        self.seconds = seconds
+        self._written = 0.0
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Start the clock."""
+        self._written = time.monotonic()
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Write it if it is due, by the clock of rank 0: saving is a matter of all ranks."""
+        if trainer.strategy.broadcast(time.monotonic() - self._written >= self.seconds):
+            self._save(trainer)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Write it: what was trained since the last write would be lost if this was the end."""
-        assert self.dirpath is not None  # set up by now
-        trainer.save_checkpoint(Path(self.dirpath) / f"{self.filename}.ckpt")
+        self._save(trainer)
+
+    def _save(self, trainer: L.Trainer) -> None:
+        folder = self.dirpath or Path(trainer.log_dir or trainer.default_root_dir) / "checkpoints"
+        trainer.save_checkpoint(Path(folder) / "last.ckpt")
+        self._written = time.monotonic()

@@ -93,7 +93,7 @@ def _one_line_errors() -> Iterator[None]:
     except ArgumentError as error:
         parts = (*SYSTEMS.values(), *BACKBONES.values(), *HEADS.values(), *RATIO_LAWS.values())
         lineage = {base for part in (*parts, LatentDataModule, Trainer) for base in part.__mro__}
-        keys = {name for base in lineage for name in inspect.signature(base.__init__).parameters}
+        keys = {name for base in lineage for name in inspect.signature(vars(base).get("__init__", len)).parameters}
         classes: dict[str, Iterable[str]] = {
             "model": SYSTEMS,
             "backbone": BACKBONES,

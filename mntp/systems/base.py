@@ -139,7 +139,7 @@ class AudioSystem(L.LightningModule, ABC):
 
         The ratio depends on the optimiser step alone and is the same on every rank (the paper: once a step).
         """
-        micro_step = self.trainer.fit_loop.epoch_loop.total_batch_idx
+        micro_step = int(self._batches_done.processed)
         ratio = self.draw_ratio(make_generator(self.seed, "ratio", self.global_step))
         torch.manual_seed(derive_seed(self.seed, "dropout", micro_step, self.global_rank))
         generator = make_generator(self.seed, "train", micro_step, self.global_rank, device=self.device)
@@ -147,6 +147,11 @@ class AudioSystem(L.LightningModule, ABC):
         self.log("train/loss", loss, prog_bar=True)
         self.log("train/ratio", ratio)
         return loss
+
+    @property
+    def _batches_done(self) -> Any:
+        """Lightning's count of batches over all epochs; `processed` is right after a resume from any hook's save."""
+        return self.trainer.fit_loop.epoch_loop.batch_progress.total
 
     def configure_optimizers(self) -> Any:
         """AdamW behind a linear warm-up."""
