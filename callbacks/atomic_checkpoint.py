@@ -1,5 +1,6 @@
 """Checkpoints that are whole or absent."""
 
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -22,3 +23,15 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(path, "wb") as file:
             torch.save(checkpoint, file)
+
+    def load_checkpoint(self, path: str | Path, map_location: Any = None, weights_only: bool | None = True) -> Any:
+        """Read a checkpoint of tensors and plain values.
+
+        Raises:
+            ValueError: the file is missing, truncated or no checkpoint; the message names it.
+        """
+        try:
+            return super().load_checkpoint(path, map_location, weights_only)
+        except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+            reason = str(error).partition("\n")[0]
+            raise ValueError(f"{path}: can't be read as a checkpoint ({reason}); choose or train another") from error

@@ -15,7 +15,7 @@ from mntp.tokenizers import build_tokenizer
 
 
 class AudioWriter(BasePredictionWriter):
-    """Writes each predicted clip as `predictions/<row>.wav` below the trainer's root folder."""
+    """Writes each predicted clip as `predictions/<row>.wav` in the logger's folder, or the trainer's root folder."""
 
     def __init__(self) -> None:
         super().__init__(write_interval="batch")
@@ -33,7 +33,7 @@ class AudioWriter(BasePredictionWriter):
         """Decode and write one batch of tokens [B, N, D]."""
         assert isinstance(pl_module, AudioSystem)
         assert pl_module.front_end is not None
-        folder = Path(trainer.default_root_dir) / "predictions"
+        folder = Path(trainer.log_dir or trainer.default_root_dir) / "predictions"
         folder.mkdir(parents=True, exist_ok=True)
         waveforms = build_tokenizer(pl_module.front_end["tokenizer"]).decode(prediction.cpu())
         for row, waveform in zip(batch.index.tolist(), waveforms, strict=True):

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+import lightning as L
 import torch
 from lightning.pytorch.callbacks import WeightAveraging
 from torch import Tensor
@@ -29,6 +30,14 @@ class EMA(WeightAveraging):
     def decay_at(self, num_updates: int) -> float:
         """Decay of the update that follows `num_updates` earlier ones."""
         return min(self.decay, (1 + num_updates) / (10 + num_updates)) if self.warm_up else self.decay
+
+    def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Leave the average in the module, also where a resumed training had nothing left to do.
+
+        Lightning skips `on_train_end` there, which is where it is copied otherwise.
+        """
+        if self._average_model is not None:
+            self._copy_average_to_current(pl_module)
 
     @torch.no_grad()
     def _average(self, averages: Sequence[Tensor], currents: Sequence[Tensor], num_averaged: Any) -> None:

@@ -9,7 +9,7 @@ from lightning.pytorch.callbacks import Checkpoint
 
 
 class LastCheckpoint(Checkpoint):
-    """Rewrites `last.ckpt` every few seconds, and when an epoch or the training ends.
+    """Rewrites `last.ckpt` every few seconds, and when the training ends.
 
     Lightning logs a step's metrics just after this: a run that is killed in between goes on exactly, but lacks that
     one line of `metrics.jsonl`.
@@ -36,8 +36,11 @@ class LastCheckpoint(Checkpoint):
             self._save(trainer)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Write it: what was trained since the last write would be lost if this was the end."""
-        self._save(trainer)
+        """Write it if this was the end: what was trained since the last write would be lost."""
+        out_of_steps = trainer.max_steps != -1 and trainer.global_step >= trainer.max_steps
+        out_of_epochs = trainer.max_epochs not in (None, -1) and trainer.current_epoch + 1 >= trainer.max_epochs
+        if out_of_steps or out_of_epochs or trainer.should_stop:
+            self._save(trainer)
 
     def _save(self, trainer: L.Trainer) -> None:
         folder = self.dirpath or Path(trainer.log_dir or trainer.default_root_dir) / "checkpoints"

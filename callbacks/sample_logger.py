@@ -21,16 +21,17 @@ from mntp.tokenizers import build_tokenizer
 class SampleLogger(Callback):
     """At each validation, generates the first clips of the first batch with the averaged weights.
 
-    Writes `samples/step-<step>-<k>.wav` and `.png` below the trainer's root folder, and audio and spectrograms to
-    TensorBoard where it is the logger. Draws nothing from the global random state, so that training goes on as it
-    would have without it.
+    Writes `step-<step>-<k>.wav` and `.png`, and audio and spectrograms to TensorBoard where it is the logger. Draws
+    nothing from the global random state, so that training goes on as it would have without it.
 
     Args:
         num_clips: prompts to generate; 0 turns it off.
+        dirpath: folder of the files; None is `samples` in the logger's folder, or else in the trainer's root folder.
     """
 
-    def __init__(self, num_clips: int = 4) -> None:
+    def __init__(self, num_clips: int = 4, dirpath: Path | None = None) -> None:
         self.num_clips = num_clips
+        self.dirpath = dirpath
 
     def on_validation_batch_start(
         self,
@@ -53,7 +54,7 @@ class SampleLogger(Callback):
         rows = batch.index[: self.num_clips].tolist()
         tokens = pl_module.generate(text, [derive_seed("sample", row) for row in rows])
         tokenizer = build_tokenizer(pl_module.front_end["tokenizer"])
-        folder = Path(trainer.default_root_dir) / "samples"
+        folder = self.dirpath or Path(trainer.log_dir or trainer.default_root_dir) / "samples"
         folder.mkdir(parents=True, exist_ok=True)
         for number, waveform in enumerate(tokenizer.decode(tokens.cpu())):
             self._show(trainer, waveform, batch.captions[number], number, folder)

@@ -123,7 +123,7 @@ def _check_row(where: str, line: int, cells: dict[str, str], audio: Path) -> Cap
     _check_inside(where, file, audio)
     if not has_words(caption):
         raise ValueError(f"{where}: the caption {caption!r} of {file!r} has no words; say what is heard")
-    split = cells["split"].strip() if "split" in cells else split_by_hash(file)
+    split = cells["split"].strip() if "split" in cells else split_by_hash(PurePosixPath(file).as_posix())
     if split not in SPLITS:
         raise ValueError(f"{where}: unknown split {split!r}; expected one of {', '.join(SPLITS)}")
     return CaptionRow(PurePosixPath(file).as_posix(), caption, split, line)

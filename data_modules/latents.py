@@ -184,7 +184,7 @@ class LatentDataModule(LightningDataModule):
         )
         return ResumableLoader(
             dataset,
-            self.batch_size,
+            batch_size=self.batch_size,
             sampler=order,
             drop_last=True,
             num_workers=self.num_workers,
@@ -215,7 +215,7 @@ class LatentDataModule(LightningDataModule):
     def _sequential(self, split: str) -> DataLoader[Sample]:
         return DataLoader(
             ClipDataset(self.store, split),
-            self.val_batch_size,
+            batch_size=self.val_batch_size,  # by keyword: Lightning makes the loader anew for prediction
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
             collate_fn=collate,

@@ -86,7 +86,7 @@ def prepare_store(
     """
     samples = round(seconds * SAMPLE_RATE)
     tokenizer.num_tokens(samples)
-    settings = _settings(source, tokenizer, text_encoder, seconds)
+    settings = _settings(source, tokenizer, text_encoder, seconds, allow_missing)
     with locked(out):
         if _is_prepared(out, settings, overwrite):
             return Store(out)
@@ -214,11 +214,14 @@ def _reconstruction_error(tokenizer: Tokenizer, windows: list[Window]) -> dict[s
     return {"clips": len(windows), **errors}
 
 
-def _settings(source: Source, tokenizer: Tokenizer, text_encoder: TextEncoder, seconds: float) -> dict[str, Any]:
+def _settings(
+    source: Source, tokenizer: Tokenizer, text_encoder: TextEncoder, seconds: float, allow_missing: bool
+) -> dict[str, Any]:
     """All that decides a store's content, as JSON reads it back."""
     settings = {
         "source": source.settings(),
         "seconds": seconds,
+        "allow_missing": allow_missing,
         "tokenizer": {"class": type(tokenizer).__name__, **tokenizer.settings()},
         "text": {"class": type(text_encoder).__name__, **text_encoder.settings()},
     }

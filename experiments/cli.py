@@ -14,6 +14,7 @@ from typing import Any
 
 import yaml
 from jsonargparse import Namespace
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 
@@ -56,6 +57,9 @@ class SuiteCLI(LightningCLI):
             args=copy.deepcopy(args),
             run=run,
         )
+
+    def _parse_ckpt_path(self) -> None:
+        """Lightning would put a checkpoint's settings over those that were typed; here what was typed holds."""
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Take a dictionary as it is, else the command line (Lightning warns where there might be both)."""
@@ -122,7 +126,10 @@ def load_config(path: Path) -> dict[str, Any]:
 def main() -> None:
     """The console script `lightning`."""
     with user_errors():
-        SuiteCLI()
+        try:
+            SuiteCLI()
+        except MisconfigurationException as error:
+            raise ValueError(str(error)) from error
 
 
 if __name__ == "__main__":

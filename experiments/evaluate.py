@@ -44,6 +44,7 @@ def evaluate(
     Raises:
         ValueError: the folders don't hold the same files, or a file or caption can't be used.
     """
+    _audio_names(reference)  # first, because the table's names are looked up in this folder
     caption_by_name = _captions_by_name(captions, reference)
     paired_names(reference, generated, caption_by_name)  # before the minute that training a judge may take
     judge = load_or_train_judge(judges, EmbeddedCorpus())

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from rich.console import Console
 from rich.progress import Progress
-from torch.nn.utils.rnn import pad_sequence
+from torch import Tensor
 
 from mntp.audio import write_audio
 from mntp.batch import TextStates
@@ -34,23 +34,24 @@ def generate(captions: list[str], ckpt: Path, out: Path = Path("generated"), see
     tokenizer = build_tokenizer(system.front_end["tokenizer"])
     streams = build_text_encoder(system.front_end["text"]).encode(captions)
     system.to("cuda" if torch.cuda.is_available() else "cpu")
-    text = {
-        name: TextStates(
-            pad_sequence(states, batch_first=True).to(system.device),
-            torch.tensor([len(stream) for stream in states], device=system.device),
-        )
-        for name, states in streams.items()
-    }
+    # A caption that comes twice is drawn twice.
+    seeds = [derive_seed("generate", seed, caption, captions[:n].count(caption)) for n, caption in enumerate(captions)]
     out.mkdir(parents=True, exist_ok=True)
     console = Console()
     with Progress(console=console, transient=True) as bar:
-        task = bar.add_task("tokens", total=system.num_tokens)
-        seeds = [derive_seed("generate", seed, caption) for caption in captions]
-        tokens = system.generate(text, seeds, lambda drawn, total: bar.update(task, completed=drawn))
-    for number, (caption, waveform) in enumerate(zip(captions, tokenizer.decode(tokens.cpu()), strict=True)):
-        path = out / f"{number:03d}-{file_name(caption)}.wav"
-        write_audio(path, waveform)
-        console.print(str(path), highlight=False, markup=False, soft_wrap=True)
+        task = bar.add_task("tokens", total=system.num_tokens * len(captions))
+        for number, caption in enumerate(captions):  # one by one: a clip's bits never depend on its neighbours
+            text = {name: _one(states[number].to(system.device)) for name, states in streams.items()}
+            done = number * system.num_tokens
+            tokens = system.generate(text, [seeds[number]], lambda drawn, _: bar.update(task, completed=done + drawn))  # noqa: B023  # called at once
+            path = out / f"{number:03d}-{file_name(caption)}.wav"
+            write_audio(path, tokenizer.decode(tokens.cpu())[0])
+            console.print(str(path), highlight=False, markup=False, soft_wrap=True)
+
+
+def _one(states: Tensor) -> TextStates:
+    """States [L, dim] of one caption as a batch."""
+    return TextStates(states[None], torch.tensor([len(states)], device=states.device))
 
 
 def find_checkpoint(path: Path) -> Path:

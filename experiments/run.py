@@ -19,6 +19,7 @@ from experiments.run_record import held, provenance, read_json, update_record
 from experiments.score import score
 
 FINAL = "final.ckpt"
+FOLDERS = {"LastCheckpoint": "checkpoints", "ModelCheckpoint": "checkpoints", "SampleLogger": "samples"}
 
 
 def run(run_dir: Path, protocol: str, judges: Path = Path("data/judges")) -> None:
@@ -35,12 +36,12 @@ def run(run_dir: Path, protocol: str, judges: Path = Path("data/judges")) -> Non
         raise ValueError(f"{run_dir}: no evals/{protocol}/protocol.json; `mntp ablate run` writes it")
     with held(run_dir):
         _end_with_parent()
-        update_record(run_dir, state="training", error=None, **provenance())
         progress = ProgressFile(run_dir / "progress.json", protocol)
         try:
             if rules["source"] == "model" and not (run_dir / "checkpoints" / FINAL).is_file():
+                update_record(run_dir, state="training", error=None, **provenance())
                 train(run_dir, config, progress)
-            update_record(run_dir, state="trained")
+            update_record(run_dir, state="trained", error=None)
             score(run_dir, config, protocol, rules, judges, progress)
         except (ValueError, OSError, RuntimeError) as error:
             update_record(run_dir, state="failed", error=str(error).partition("\n")[0])
@@ -72,6 +73,8 @@ def _placed(config: dict[str, Any], run_dir: Path) -> dict[str, Any]:
     """The configuration with everything that a run writes put into its folder."""
     trainer = dict(config["trainer"])
     trainer["default_root_dir"] = str(run_dir)
+    if trainer["val_check_interval"] >= trainer["max_steps"]:  # the held-out loss is taken after the training
+        trainer["val_check_interval"] = trainer["max_steps"] + 1
     trainer["enable_progress_bar"] = False
     trainer["logger"] = [
         {
@@ -80,15 +83,16 @@ def _placed(config: dict[str, Any], run_dir: Path) -> dict[str, Any]:
         },
         {"class_path": "callbacks.JSONLLogger", "init_args": {"path": str(run_dir / "metrics.jsonl")}},
     ]
-    trainer["callbacks"] = [_in_folder(callback, run_dir / "checkpoints") for callback in trainer["callbacks"]]
+    trainer["callbacks"] = [_in_folder(callback, run_dir) for callback in trainer["callbacks"]]
     return {**config, "trainer": trainer}
 
 
-def _in_folder(callback: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """A checkpoint callback's entry with its folder; any other entry as it is."""
-    if not callback["class_path"].endswith("Checkpoint"):
+def _in_folder(callback: dict[str, Any], run_dir: Path) -> dict[str, Any]:
+    """The entry of a callback that writes files with its folder in the run's; any other as it is."""
+    folder = FOLDERS.get(callback["class_path"].rpartition(".")[2])
+    if folder is None:
         return callback
-    return {**callback, "init_args": {**callback["init_args"], "dirpath": str(folder)}}
+    return {**callback, "init_args": {**callback["init_args"], "dirpath": str(run_dir / folder)}}
 
 
 def _end_with_parent() -> None:

@@ -12,7 +12,7 @@ from callbacks import ProgressFile
 from data_modules.latents import ClipDataset, collate
 from data_modules.store import Store
 from experiments.evaluate import evaluate_names
-from experiments.run_record import read_json, write_json
+from experiments.run_record import provenance, read_json, write_json
 from experiments.shared import data_module, judge_of
 from mntp.audio import write_audio
 from mntp.seeding import derive_seed
@@ -58,7 +58,8 @@ def score(
         in_domain=config["data"]["corpus"] is not None,
     )
     scored = time.monotonic()
-    write_json(folder / "score.json", {"sample_seconds": sampled - began, "score_seconds": scored - sampled})
+    times = {"sample_seconds": sampled - began, "score_seconds": scored - sampled}
+    write_json(folder / "score.json", {**times, **provenance()})
     held_out = read_json(run_dir / "run.json").get("held_out", {}) if rules["source"] == "model" else {}
     write_json(folder / "metrics.json", {**metrics, **held_out})
 
@@ -71,11 +72,12 @@ def _generated(
         return store.audio_path(rows[0]).parent
     wav = folder / "wav"
     wav.mkdir(parents=True, exist_ok=True)
-    missing = [row for row in rows if not (wav / store.audio_path(row).name).is_file()]
+    # Always the same batches, whatever was there already: a batch's size moves the last bits of its clips.
+    batches = [rows[first : first + rules["batch_size"]] for first in range(0, len(rows), rules["batch_size"])]
+    missing = [batch for batch in batches if not all((wav / store.audio_path(row).name).is_file() for row in batch)]
     if missing:
         decode = _decoder(run_dir, store, rules, progress)
-        for first in range(0, len(missing), rules["batch_size"]):
-            batch = missing[first : first + rules["batch_size"]]
+        for batch in missing:
             for row, waveform in zip(batch, decode(batch), strict=True):
                 write_audio(wav / store.audio_path(row).name, waveform)
     return wav

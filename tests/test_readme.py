@@ -55,7 +55,7 @@ def test_a_users_own_folder_from_prepare_to_sound(folder: Path) -> None:
     prepare, fit, generate = (line for line in COMMAND_LINES if "data/mine" in line or "runs/mine" in line)
     assert "24 of 24 sounds" in run(prepare, folder)
     run(f"{fit} --trainer.max_steps 3 --trainer.val_check_interval 3 --trainer.enable_progress_bar false", folder)
-    assert len(list((folder / "runs" / "mine" / "samples").glob("*.wav"))) == 2
+    assert len(list((folder / "runs" / "mine").rglob("samples/*.wav"))) == 2
     first = Path(run(generate, folder).strip())
     content = (folder / first).read_bytes()
     assert Path(run(generate, folder).strip()) == first
@@ -77,6 +77,10 @@ def test_commands_and_options_exist(line: str) -> None:
 def test_make_targets_exist() -> None:
     targets = set(re.findall(r"^([a-z-]+):.*## ", (ROOT / "Makefile").read_text(), re.M))
     assert {line.split()[1] for line in LINES if line.startswith("make ")} <= targets
+
+
+def test_no_placeholder_is_left() -> None:
+    assert not re.search(r"@[A-Z0-9]+@", README)
 
 
 def test_linked_files_exist() -> None:

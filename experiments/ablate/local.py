@@ -35,9 +35,9 @@ from experiments.ablate.status import (
     read_state,
     seconds,
 )
+from experiments.run_record import EXIT_HELD
 from mntp.files import atomic_write
 
-HELD_EXIT_CODE = 3  # experiments.run: another process holds the run
 GRACE_SECONDS = 20.0  # between asking a child to end and ending it
 POLL_SECONDS = 0.5
 PLAIN_SECONDS = 15.0  # at most this long between two lines where there is no terminal
@@ -178,7 +178,7 @@ def _run_one(view: JobView, command: list[str], show: Callable[[], None], poll_s
     state = read_state(run_dir, view.job.protocol_hash)
     if code == 0 and state.state == DONE:
         view.state, view.note = DONE, ""
-    elif code == HELD_EXIT_CODE:
+    elif code == EXIT_HELD:
         view.state, view.note = RUNNING, lines[-1] if lines else "another process holds this run"
     else:
         view.state, view.note = FAILED, "\n".join((_ending(code), *lines))

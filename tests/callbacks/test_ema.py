@@ -84,6 +84,16 @@ def test_a_resumed_average_is_the_uninterrupted_one(tmp_path: Path) -> None:
     assert torch.equal(resumed.weight, whole.weight)
 
 
+def test_resuming_a_finished_training_leaves_the_average_in_place(tmp_path: Path) -> None:
+    first = trainer(tmp_path, EMA(0.9), 10)
+    first.callbacks.append(_SaveAt(10, tmp_path / "end.ckpt"))  # type: ignore[attr-defined]  # Lightning's list
+    whole, again = Walk(), Walk()
+    first.fit(whole)
+    trainer(tmp_path, EMA(0.9), 10).fit(again, ckpt_path=tmp_path / "end.ckpt", weights_only=True)
+    assert float(again.weight.detach()) == pytest.approx(average(10, 0.9), rel=1e-6)
+    assert torch.equal(again.weight, whole.weight)
+
+
 class _SaveAt(L.Callback):
     def __init__(self, step: int, path: Path) -> None:
         self.step, self.path = step, path

@@ -88,14 +88,23 @@ def test_a_checkpoint_of_another_tokenizer_and_a_damaged_shard(tmp_path: Path, s
     assert "Traceback" not in done.stderr
 
     shard = tmp_path / "other" / "shard-00000.safetensors"
-    content = bytearray(shard.read_bytes())
-    content[-1] ^= 1
+    content = shard.read_bytes()
+    altered = bytes([*content[:-1], content[-1] ^ 1])
+    for damaged in (altered, content[: len(content) // 2]):
+        shard.write_bytes(damaged)
+        done = lightning("fit", *words)
+        assert done.returncode == 2
+        assert str(shard) in done.stderr
+        assert "Traceback" not in done.stderr
+        assert shard.read_bytes() == damaged  # it is for the user to prepare again
+
+    cut = tmp_path / "cut.ckpt"
+    cut.write_bytes(checkpoint.read_bytes()[:20_000])
     shard.write_bytes(content)
-    done = lightning("fit", *words)
+    done = lightning("validate", *words, "--ckpt_path", cut)
     assert done.returncode == 2
-    assert str(shard) in done.stderr
+    assert f"error: {cut}: can't be read as a checkpoint" in done.stderr
     assert "Traceback" not in done.stderr
-    assert checkpoint.is_file()
 
 
 def test_what_is_no_checkpoint_is_named(tmp_path: Path) -> None:

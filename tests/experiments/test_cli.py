@@ -82,13 +82,23 @@ def run(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-m", *words], cwd=cwd, capture_output=True, text=True, check=False)
 
 
-def test_the_command_line_reports_a_misspelt_key_and_exits_with_2(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("mistake", "message"),
+    [
+        (lambda c: head(c)["init_args"].update(widht=3), "'widht' is not a key that model.head accepts; did you mean"),
+        (lambda c: head(c).update(class_path="DifusionHead"), "'DifusionHead' is not a class that model.head accepts"),
+    ],
+    ids=["key", "class"],
+)
+def test_the_command_line_reports_a_misspelt_name_and_exits_with_2(
+    tmp_path: Path, mistake: Callable[[dict[str, Any]], object], message: str
+) -> None:
     config = load_config(MNTP)
-    head(config)["init_args"]["widht"] = 3
+    mistake(config)
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
     done = run("experiments", "fit", "--config", "config.yaml", cwd=tmp_path)
     assert done.returncode == 2
-    assert "error: config: 'widht' is not a key that model.head accepts; did you mean 'width'?" in done.stderr
+    assert f"error: config: {message}" in done.stderr
     assert "Traceback" not in done.stderr
 
 

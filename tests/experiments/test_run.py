@@ -3,6 +3,8 @@
 import fcntl
 import json
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -42,6 +44,14 @@ def test_a_killed_cell_ends_as_the_uninterrupted_one(tmp_path: Path, shared: Sha
     assert len(wavs) == 4
     assert all(w.read_bytes() == (killed / "evals" / PROTOCOL / "wav" / w.name).read_bytes() for w in wavs)
 
+    # Killed behind the last step, and while sampling: the averaged weights and the same batches are taken again.
+    scoring = killed / "evals" / PROTOCOL
+    (killed / "checkpoints" / "final.ckpt").unlink()
+    (scoring / "metrics.json").unlink()
+    (scoring / "wav" / wavs[0].name).unlink()
+    assert finish(killed, shared) == metrics
+    assert (scoring / "wav" / wavs[0].name).read_bytes() == wavs[0].read_bytes()
+
     # Run again: nothing is done twice.
     before = (whole / "checkpoints" / "final.ckpt").stat().st_mtime_ns
     assert finish(whole, shared) == metrics
@@ -59,6 +69,22 @@ def test_the_other_systems_run_from_end_to_end(tmp_path: Path, shared: Shared, s
     assert record["state"] == "trained"
     assert record["train_seconds"] > 0
     assert record["gpu_seconds"] is None or torch.cuda.is_available()
+
+
+@pytest.mark.slow
+def test_validate_test_and_predict_from_a_checkpoint(tmp_path: Path, shared: Shared) -> None:
+    run_dir = tmp_path / "run"
+    write_run(run_dir, shared, "audio_mntp")
+    finish(run_dir, shared)
+    words = ["--config", str(run_dir / "config.yaml"), "--ckpt_path", str(run_dir / "checkpoints" / "final.ckpt")]
+    for command, shows in (("validate", "val/ntp_loss"), ("test", "test/ntp_loss_sound"), ("predict", "")):
+        folder = tmp_path / command
+        more = ["--trainer.default_root_dir", str(folder), "--trainer.logger", "false"]
+        line = [sys.executable, "-m", "experiments", command, *words, *more]
+        done = subprocess.run(line, capture_output=True, text=True, check=False, timeout=300)
+        assert done.returncode == 0, done.stderr
+        assert shows in done.stdout
+    assert len(list((tmp_path / "predict" / "predictions").glob("*.wav"))) == 4
 
 
 @pytest.mark.slow
