@@ -20,10 +20,11 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 
 import callbacks  # noqa: F401  # importing makes the short class names known
 from data_modules.latents import LatentDataModule
-from experiments.errors import did_you_mean, summarise_config_error, user_errors
+from experiments.errors import summarise_config_error, user_errors
 from mntp.backbones import BACKBONES
 from mntp.heads import HEADS
 from mntp.masking import RATIO_LAWS
+from mntp.registry import did_you_mean
 from mntp.systems import SYSTEMS, AudioSystem
 
 SECTIONS = ("model", "data", "trainer")

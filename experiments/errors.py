@@ -1,10 +1,11 @@
 """Users' mistakes as one line on stderr; no torch here, so that every command can start with it."""
 
 import contextlib
-import difflib
 import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
+
+from mntp.registry import did_you_mean
 
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
@@ -20,12 +21,6 @@ _UNKNOWN_CLASS = re.compile(
     r"Expected a dot import path string: (\S+)|Undefined (?:class|type) '?(\S+?)'?$", re.MULTILINE
 )
 _BAD_VALUE = re.compile(r"(Expected an? (?!<class 'NoneType'>).*Got value: [^\n]*)")
-
-
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """`; did you mean 'x'?` for the nearest known word, or the empty string."""
-    near = difflib.get_close_matches(word.rpartition(".")[-1], sorted(set(known)), n=1)
-    return f"; did you mean '{near[0]}'?" if near else ""
 
 
 def summarise_config_error(message: str, known_keys: Iterable[str], known_classes: Mapping[str, Iterable[str]]) -> str:

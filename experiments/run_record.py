@@ -28,8 +28,22 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object; {} where there is none."""
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    """Return a JSON object, {} where there is no such file.
+
+    Raises:
+        ValueError: the file isn't a JSON object.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except ValueError as error:
+        raise ValueError(f"{path}: not JSON ({error}); remove it and run the cell again") from None
+    if not isinstance(content, dict):
+        raise ValueError(
+            f"{path}: expected a JSON object, got {type(content).__name__}; remove it and run the cell again"
+        )
+    return content
 
 
 def update_record(run_dir: Path, **values: Any) -> None:

@@ -94,11 +94,6 @@ RATIO_LAWS: dict[str, type[RatioLaw]] = {
 }
 
 
-def default_mixture() -> Mixture:
-    """Schedule C, AudioMNTP's default; the paper prints no parameters, these are ours (README, Schedules)."""
-    return Mixture([Normal(loc=0.75, scale=0.10), TruncatedNormal(loc=1.0, scale=0.5)], [0.5, 0.5])
-
-
 def random_mask(batch: int, num_tokens: int, num_hidden: int, generator: torch.Generator) -> Tensor:
     """Hide `num_hidden` random positions of each clip, different ones for each -> [B, N] bool, True = hidden."""
     order = torch.rand(batch, num_tokens, generator=generator, device=generator.device).argsort(dim=1)

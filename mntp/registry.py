@@ -1,10 +1,16 @@
 """Looking classes up by name in the families' plain dicts, with an answer for misspelt names."""
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """`; did you mean 'x'?` for the nearest known word, or the empty string."""
+    near = difflib.get_close_matches(word.rpartition(".")[-1], sorted(set(known)), n=1)
+    return f"; did you mean '{near[0]}'?" if near else ""
 
 
 def find_class(name: str, known: Mapping[str, type[T]], family: str) -> type[T]:
@@ -20,9 +26,7 @@ def find_class(name: str, known: Mapping[str, type[T]], family: str) -> type[T]:
     """
     if name in known:
         return known[name]
-    near = difflib.get_close_matches(name, known, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    raise ValueError(f"unknown {family} class {name!r}; known: {', '.join(sorted(known))}{hint}")
+    raise ValueError(f"unknown {family} class {name!r}; known: {', '.join(sorted(known))}{did_you_mean(name, known)}")
 
 
 def build(spec: Mapping[str, Any], known: Mapping[str, type[T]], family: str) -> T:

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from experiments.errors import did_you_mean
+from mntp.registry import did_you_mean
 
 
 class _Loader(yaml.SafeLoader):

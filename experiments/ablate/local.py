@@ -31,11 +31,10 @@ from experiments.ablate.status import (
     RUNNING,
     STYLES,
     eval_folder,
-    read_json,
     read_state,
     seconds,
 )
-from experiments.run_record import EXIT_HELD
+from experiments.run_record import EXIT_HELD, read_json
 from mntp.files import atomic_write
 
 GRACE_SECONDS = 20.0  # between asking a child to end and ending it

@@ -1,7 +1,6 @@
 """What state a cell is in, read from its run folder's files only: no log is parsed, nothing is imported or asked."""
 
 import fcntl
-import json
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +10,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from experiments.ablate.planned import Plan, PlannedCell
+from experiments.run_record import read_json
 
 DONE, RUNNING, FAILED, INTERRUPTED, NOT_RUN = "done", "running", "failed", "interrupted", "not run"
 STYLES = {DONE: "green", RUNNING: "cyan", FAILED: "bold red", INTERRUPTED: "yellow", NOT_RUN: "dim"}
@@ -42,25 +42,6 @@ class CellState:
 def eval_folder(run_dir: Path, protocol_hash: str) -> Path:
     """Return the folder of one scoring of a run."""
     return run_dir / "evals" / protocol_hash
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Return a JSON object, {} where there is no such file.
-
-    Raises:
-        ValueError: the file isn't a JSON object.
-    """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
-        return {}
-    except ValueError as error:
-        raise ValueError(f"{path}: not JSON ({error}); remove it and run the cell again") from None
-    if not isinstance(content, dict):
-        raise ValueError(
-            f"{path}: expected a JSON object, got {type(content).__name__}; remove it and run the cell again"
-        )
-    return content
 
 
 def read_state(run_dir: Path, protocol_hash: str) -> CellState:

@@ -7,7 +7,7 @@ from mntp.backbones import MaskedBackboneFactory, MaskedEncoderDecoder
 from mntp.backbones.base import gather_rows
 from mntp.batch import Stream
 from mntp.heads import HeadFactory
-from mntp.masking import RatioLaw, num_hidden_in_mar, random_mask
+from mntp.masking import RatioLaw, kept_positions, num_hidden_in_mar, random_mask
 from mntp.samplers import ClipNoise, MaskedDecoding, decode_masked
 from mntp.samplers.base import Progress
 from mntp.seeding import make_generator
@@ -69,6 +69,5 @@ class AudioMAR(AudioSystem):
         return decode_masked(self.backbone, self.head, prompt, fake_prompt, noise, self.decoding, progress=progress)
 
     def _run(self, tokens: Tensor, prompt: Tensor, mask: Tensor) -> Pairs:
-        num_hidden = int(mask[0].sum())
-        hidden = mask.int().argsort(dim=1, descending=True, stable=True)[:, :num_hidden]
+        hidden = kept_positions(~mask)
         return Pairs(gather_rows(self.backbone(prompt, tokens, mask), hidden), hidden)

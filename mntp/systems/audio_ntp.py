@@ -31,11 +31,13 @@ class CausalTask:
         fed: [B, T - 1, D] tokens behind BOS.
         positions: [B, T - 1] int64, their places.
         targets: [B, T] int64, the place that each input is to predict; N where there is nothing to predict.
+        scored: [B, T] bool, False where there is nothing to predict; None where every input has a target.
     """
 
     fed: Tensor
     positions: Tensor
     targets: Tensor
+    scored: Tensor | None = None
 
 
 class AudioNTP(AudioSystem):
@@ -84,7 +86,8 @@ class AudioNTP(AudioSystem):
         if self.hide == "drop":
             # x^n, where it is kept, comes last: it is fed, for equal lengths, and has nothing to predict.
             kept = kept_positions(mask)
-            return CausalTask(gather_rows(tokens, kept), kept, torch.cat([first, kept + 1], dim=1))
+            targets = torch.cat([first, kept + 1], dim=1)
+            return CausalTask(gather_rows(tokens, kept), kept, targets, scored=targets < num_tokens)
         positions = torch.arange(num_tokens, device=tokens.device).expand(batch, -1)
         fed = hide_values(tokens, mask, self.hide, generator)
         return CausalTask(fed[:, :-1], positions[:, :-1], positions)
@@ -109,6 +112,5 @@ class AudioNTP(AudioSystem):
         )
 
     def _run(self, task: CausalTask, prompt: Tensor) -> Pairs:
-        targets = task.targets
-        z = self.backbone(prompt, task.fed, task.positions, self.target_embedding(targets))
-        return Pairs(z, targets, targets < self.num_tokens if self.hide == "drop" else None)
+        z = self.backbone(prompt, task.fed, task.positions, self.target_embedding(task.targets))
+        return Pairs(z, task.targets, task.scored)

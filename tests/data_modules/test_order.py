@@ -8,7 +8,7 @@ from data_modules.order import ResumableOrder, epoch_order
 
 
 def batches(order: ResumableOrder) -> list[list[int]]:
-    loader = DataLoader(range(order.num_clips), order.batch_size, sampler=order, collate_fn=list)  # type: ignore[arg-type]
+    loader = DataLoader(range(order.num_clips), order.batch_size, sampler=order, collate_fn=list)  # type: ignore[arg-type]  # a range is a dataset
     return list(loader)
 
 

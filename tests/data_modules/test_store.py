@@ -77,7 +77,7 @@ def test_audio_is_kept_for_validation_and_test_alone(tmp_path: Path) -> None:
 
 def test_front_end_is_complete(tmp_path: Path) -> None:
     front_end = write(tmp_path / "store").front_end()
-    assert torch.equal(front_end["tokenizer"].pop("state")["mean"], TOKENIZER["state"]["mean"])  # type: ignore[index]
+    assert torch.equal(front_end["tokenizer"].pop("state")["mean"], TOKENIZER["state"]["mean"])  # type: ignore[index]  # a nested dict
     assert front_end == {
         "tokenizer": {"class": "T", "settings": {}, "fingerprint": "abc"},
         "text": TEXT,

@@ -97,7 +97,7 @@ def test_cached_decoding_asks_what_the_whole_sequence_asks(row: str) -> None:
 
     def spy(z: Tensor, noise: Tensor, **arguments: object) -> Tensor:
         seen.append(z)
-        return sample(z, noise, **arguments)  # type: ignore[arg-type]
+        return sample(z, noise, **arguments)  # type: ignore[arg-type]  # handed on as they came
 
     system.head.sample = spy  # type: ignore[method-assign]
     tokens = system.generate(batch.text, seeds=range(4))
