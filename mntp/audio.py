@@ -47,6 +47,22 @@ def read_audio(path: Path, sample_rate: int = SAMPLE_RATE) -> Tensor:
         [samples] float32.
 
     Raises:
+        AudioError: as `read_channel`.
+    """
+    waveform, file_rate = read_channel(path)
+    return waveform if file_rate == sample_rate else resample(waveform, file_rate, sample_rate)
+
+
+def read_channel(path: Path) -> tuple[Tensor, int]:
+    """Read channel 0 of an audio file as it is stored.
+
+    Args:
+        path: any format that libsndfile reads (WAV, FLAC, OGG, MP3 ...).
+
+    Returns:
+        [samples] float32, full scale 1, and the file's sample rate in Hz.
+
+    Raises:
         AudioError: the file is missing, unreadable, empty, or holds a sample that is not finite.
     """
     if not path.is_file():
@@ -61,7 +77,7 @@ def read_audio(path: Path, sample_rate: int = SAMPLE_RATE) -> Tensor:
     waveform = torch.from_numpy(samples[:, 0].copy())
     if not torch.isfinite(waveform).all():
         raise AudioError(f"{path}: holds samples that are not finite numbers; remove it or replace it")
-    return waveform if file_rate == sample_rate else resample(waveform, file_rate, sample_rate)
+    return waveform, file_rate
 
 
 def write_audio(path: Path, waveform: Tensor, sample_rate: int = SAMPLE_RATE) -> None:

@@ -45,7 +45,7 @@ class PromptEncoder(nn.Module):
         prompt = torch.cat([self._stream(name, stream, text) for name, stream in self.streams.items()], dim=1)
         if drop is None:
             return prompt
-        return torch.where(drop[:, None, None], self.fake_prompt.to(prompt.dtype), prompt)
+        return torch.where(drop[:, None, None], self.fake_prompt, prompt)
 
     def fake(self, batch: int) -> Tensor:
         """The fake prompt for each clip, [B, P, C]."""
@@ -61,6 +61,6 @@ class PromptEncoder(nn.Module):
             )
         x = self.proj[name](states)
         real = torch.arange(x.shape[1], device=x.device) < text[name].lengths[:, None]
-        x = torch.where(real[..., None], x, self.padding.to(x.dtype))
-        rest = self.padding.to(x.dtype).expand(x.shape[0], stream.slots - x.shape[1], -1)
+        x = torch.where(real[..., None], x, self.padding)
+        rest = self.padding.expand(x.shape[0], stream.slots - x.shape[1], -1)
         return torch.cat([x, rest], dim=1)

@@ -1,9 +1,22 @@
 """Layers that backbones, heads and conditioning share."""
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-NORM_EPS = 1e-6  # of every LayerNorm in MAR
+
+class LayerNorm(nn.LayerNorm):
+    """The layer norm of MAR: eps 1e-6, over the last axis, never in half precision.
+
+    Half-precision input, as autocast's matrix products leave it, is normalised and returned in float32; float32 and
+    float64 stay what they are.
+    """
+
+    def __init__(self, dim: int, elementwise_affine: bool = True) -> None:
+        super().__init__(dim, eps=1e-6, elementwise_affine=elementwise_affine)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., dim] -> [..., dim]."""
+        return super().forward(x.to(torch.promote_types(x.dtype, torch.float32)))
 
 
 def xavier_linear(in_features: int, out_features: int) -> nn.Linear:

@@ -22,6 +22,15 @@ class RatioLaw(ABC):
     def sample(self, generator: torch.Generator) -> float:
         """Draw one ratio from a CPU generator."""
 
+    @abstractmethod
+    def cdf(self, r: float) -> float:
+        """P(ratio <= r), for any real r."""
+
+    @property
+    def atoms(self) -> dict[float, float]:
+        """The ratios that have a probability of their own, where `cdf` jumps, and that probability."""
+        return {}
+
 
 class Fixed(RatioLaw):
     """Always the same ratio (Table 3, row C: 0.7)."""
@@ -33,6 +42,15 @@ class Fixed(RatioLaw):
         """The value."""
         return self.value
 
+    def cdf(self, r: float) -> float:
+        """A step at the value."""
+        return float(r >= self.value)
+
+    @property
+    def atoms(self) -> dict[float, float]:
+        """The value."""
+        return {self.value: 1.0}
+
 
 class Uniform(RatioLaw):
     """Uniform on [low, high] (Table 3, row D)."""
@@ -43,6 +61,12 @@ class Uniform(RatioLaw):
     def sample(self, generator: torch.Generator) -> float:
         """Draw one ratio."""
         return self.low + (self.high - self.low) * _uniform(generator)
+
+    def cdf(self, r: float) -> float:
+        """A ramp."""
+        if r < self.low:
+            return 0.0
+        return 1.0 if r >= self.high else (r - self.low) / (self.high - self.low)
 
 
 class Normal(RatioLaw):
@@ -56,6 +80,18 @@ class Normal(RatioLaw):
         """Draw one ratio."""
         draw = self.loc + self.scale * float(torch.randn((), generator=generator, dtype=torch.float64))
         return min(max(draw, self.low), self.high)
+
+    def cdf(self, r: float) -> float:
+        """The normal's between the ends, with a jump at each of them."""
+        if r < self.low:
+            return 0.0
+        return 1.0 if r >= self.high else _normal_cdf(r, self.loc, self.scale)
+
+    @property
+    def atoms(self) -> dict[float, float]:
+        """Both ends, with the normal's mass beyond them."""
+        below, above = _normal_cdf(self.low, self.loc, self.scale), _normal_cdf(-self.high, -self.loc, self.scale)
+        return {self.low: below, self.high: above}
 
 
 class TruncatedNormal(RatioLaw):
@@ -74,6 +110,13 @@ class TruncatedNormal(RatioLaw):
         draw = law.icdf(ends[0] + (ends[1] - ends[0]) * _uniform(generator))
         return min(max(float(draw), self.low), self.high)
 
+    def cdf(self, r: float) -> float:
+        """The normal's share of the mass between the ends."""
+        if r < self.low:
+            return 0.0
+        low, at, high = (_normal_cdf(x, self.loc, self.scale) for x in (self.low, r, self.high))
+        return 1.0 if r >= self.high else (at - low) / (high - low)
+
 
 class Mixture(RatioLaw):
     """One of several laws, chosen by weight (schedule C: A and B at equal weights)."""
@@ -87,6 +130,23 @@ class Mixture(RatioLaw):
         """Choose a law, then draw from it."""
         weights = torch.tensor(self.weights, dtype=torch.float64)
         return self.laws[int(torch.multinomial(weights, 1, generator=generator))].sample(generator)
+
+    def cdf(self, r: float) -> float:
+        """The weighted mean of the laws'."""
+        return sum(weight * law.cdf(r) for law, weight in self._weighted())
+
+    @property
+    def atoms(self) -> dict[float, float]:
+        """Those of the laws, weighted."""
+        atoms: dict[float, float] = {}
+        for law, weight in self._weighted():
+            for ratio, mass in law.atoms.items():
+                atoms[ratio] = atoms.get(ratio, 0.0) + weight * mass
+        return atoms
+
+    def _weighted(self) -> list[tuple[RatioLaw, float]]:
+        total = sum(self.weights)
+        return [(law, weight / total) for law, weight in zip(self.laws, self.weights, strict=True)]
 
 
 RATIO_LAWS: dict[str, type[RatioLaw]] = {
@@ -130,6 +190,10 @@ def hide_values(tokens: Tensor, mask: Tensor, hiding: Hiding, generator: torch.G
             raise AssertionError("dropping shortens the sequence: see kept_positions")
 
 
+def _normal_cdf(x: float, loc: float, scale: float) -> float:
+    return 0.5 * math.erfc((loc - x) / (scale * math.sqrt(2)))
+
+
 def _uniform(generator: torch.Generator) -> float:
     return float(torch.rand((), generator=generator, dtype=torch.float64))
 
@@ -141,8 +205,8 @@ def _within_unit(name: str, value: float) -> float:
 
 
 def _interval(low: float, high: float) -> tuple[float, float]:
-    if _within_unit("low", low) > _within_unit("high", high):
-        raise ValueError(f"masking ratio: low {low} lies above high {high}")
+    if _within_unit("low", low) >= _within_unit("high", high):
+        raise ValueError(f"masking ratio: low {low} must lie below high {high}; for a single ratio take Fixed")
     return low, high
 
 

@@ -8,13 +8,18 @@ import torch
 from mntp.backbones import CausalTransformer, MaskedEncoderDecoder
 from mntp.batch import Stream, TextStates, TokenBatch
 from mntp.guidance import Guidance
-from mntp.heads import DiffusionHead
+from mntp.heads import HEADS
 from mntp.masking import Fixed
 from mntp.samplers import Decoding, MaskedDecoding
 from mntp.systems import AudioMAR, AudioMNTP, AudioNTP, AudioSystem
 
 N, D = 12, 3
 SIZES = {"dim": 16, "depth": 2, "num_heads": 2, "dropout": 0.0}
+HEAD_SIZES: dict[str, dict[str, int]] = {
+    "DiffusionHead": {"num_noise_draws": 2},
+    "FlowMatchingHead": {"num_noise_draws": 2},
+    "MixtureHead": {"num_components": 3},
+}
 DECODING: dict[str, Any] = {"num_diffusion_steps": 4, "guidance": Guidance(2.0)}
 
 # Every kind of row of Table 3: system, arguments that make it so.
@@ -29,7 +34,7 @@ ROWS: dict[str, tuple[type[AudioSystem], dict[str, Any]]] = {
 }
 
 
-def tiny_system(row: str = "G", seed: int = 0, **arguments: Any) -> AudioSystem:
+def tiny_system(row: str = "G", seed: int = 0, head: str = "DiffusionHead", **arguments: Any) -> AudioSystem:
     """A system of a few thousand parameters, with every zero-initialised layer shaken so that nothing is inert."""
     cls, own = ROWS[row]
     masked = cls is AudioMAR
@@ -38,7 +43,7 @@ def tiny_system(row: str = "G", seed: int = 0, **arguments: Any) -> AudioSystem:
         num_tokens=N,
         streams={"pooled": Stream(5, 1), "words": Stream(4, 3)},
         backbone=partial(MaskedEncoderDecoder if masked else CausalTransformer, **SIZES),
-        head=partial(DiffusionHead, width=8, depth=1, num_noise_draws=2),
+        head=partial(HEADS[head], width=8, depth=1, **HEAD_SIZES[head]),
         **{"decoding": (MaskedDecoding if masked else Decoding)(**DECODING), "seed": seed, **own, **arguments},
     )
     generator = torch.Generator().manual_seed(seed)

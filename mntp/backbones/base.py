@@ -11,7 +11,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from mntp.backbones.blocks import Block
-from mntp.layers import NORM_EPS, free_embedding, xavier_linear
+from mntp.layers import LayerNorm, free_embedding, xavier_linear
 
 
 class Backbone(nn.Module, ABC):
@@ -27,6 +27,9 @@ class Backbone(nn.Module, ABC):
         mlp_ratio: hidden width of a block's MLP over dim.
         dropout: of attention and of projections.
     """
+
+    encoder_norm: nn.Module
+    decoder_embed: nn.Module
 
     def __init__(
         self,
@@ -50,12 +53,12 @@ class Backbone(nn.Module, ABC):
         self.num_heads = num_heads
         self.token_proj = xavier_linear(token_dim, dim)
         self.position_embed = free_embedding(prompt_length + num_tokens, dim)
-        self.input_norm = nn.LayerNorm(dim, eps=NORM_EPS)
+        self.input_norm = LayerNorm(dim)
         self.encoder_blocks = nn.ModuleList(Block(dim, num_heads, mlp_ratio, dropout) for _ in range(depth // 2))
-        self.encoder_norm = nn.LayerNorm(dim, eps=NORM_EPS)
+        self.encoder_norm = LayerNorm(dim)
         self.decoder_embed = xavier_linear(dim, dim)
         self.decoder_blocks = nn.ModuleList(Block(dim, num_heads, mlp_ratio, dropout) for _ in range(depth // 2))
-        self.decoder_norm = nn.LayerNorm(dim, eps=NORM_EPS)
+        self.decoder_norm = LayerNorm(dim)
 
     def _embed_prompt(self, prompt: Tensor) -> Tensor:
         """Prompt [B, P, C] with its position embeddings."""

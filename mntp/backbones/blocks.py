@@ -1,6 +1,6 @@
 """Transformer blocks as in MAR (timm's ViT block), with an explicit key/value cache.
 
-Pre-norm LayerNorm with eps 1e-6, qkv with bias, exact GELU, attention dropout, and projection dropout that also
+Pre-norm LayerNorm, qkv with bias, exact GELU, attention dropout, and projection dropout that also
 acts twice inside the MLP (after the activation and after the second layer). B batch, T new positions, S all
 positions so far, C model width.
 """
@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from mntp.layers import NORM_EPS, xavier_linear
+from mntp.layers import LayerNorm, xavier_linear
 
 
 class KVCache:
@@ -107,9 +107,9 @@ class Block(nn.Module):
 
     def __init__(self, dim: int, num_heads: int, mlp_ratio: float, dropout: float) -> None:
         super().__init__()
-        self.norm1 = nn.LayerNorm(dim, eps=NORM_EPS)
+        self.norm1 = LayerNorm(dim)
         self.attn = Attention(dim, num_heads, dropout)
-        self.norm2 = nn.LayerNorm(dim, eps=NORM_EPS)
+        self.norm2 = LayerNorm(dim)
         self.mlp = MLP(dim, int(dim * mlp_ratio), dropout)
 
     def forward(self, x: Tensor, causal: bool, cache: KVCache | None = None, layer: int = 0) -> Tensor:

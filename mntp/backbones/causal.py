@@ -3,7 +3,7 @@
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mntp.backbones.base import Backbone, BackboneFactory
 from mntp.backbones.blocks import KVCache
@@ -17,12 +17,18 @@ class CausalTransformer(Backbone):
     the t-th token fed. Positions are *content* positions: a token of place i in the clip always gets row i, whatever
     was dropped before it; BOS has a vector of its own.
 
-    Args: those of Backbone.
+    Args:
+        bridge: keep MAR's norm and linear layer between its halves, which the image weights of the second half expect
+            (ours: the paper doesn't say); False leaves them out.
+        args: those of Backbone.
+        sizes: those of Backbone.
     """
 
-    def __init__(self, *args: Any, **sizes: Any) -> None:
+    def __init__(self, *args: Any, bridge: bool = True, **sizes: Any) -> None:
         super().__init__(*args, **sizes)
         self.bos = free_embedding(self.dim)
+        if not bridge:
+            self.encoder_norm = self.decoder_embed = nn.Identity()
 
     def forward(
         self, prompt: Tensor, tokens: Tensor, positions: Tensor, target_embedding: Tensor | None = None

@@ -4,10 +4,32 @@ M scored pairs (context, token), C width of a context, D values of a token, S sa
 """
 
 from abc import ABC, abstractmethod
-from typing import Protocol, runtime_checkable
+from dataclasses import dataclass
+from typing import ClassVar, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
+
+from mntp.registry import did_you_mean
+
+
+@dataclass(frozen=True)
+class HeadSampling:
+    """How a head draws one token from a context; never part of what is trained.
+
+    Args:
+        num_diffusion_steps: time steps of the solver for one token (the paper: 100); a head that solves nothing
+            ignores it.
+        solver: one of the head's `solvers`; None takes the first of them.
+        temperature: 1 draws from the model. What it scales is said by each head (Figure 6b: the injected noise).
+        x0_limit: cuts the head's intermediate estimates of a token at +-x0_limit (tokens have unit variance); None,
+            as in MAR and the paper, cuts nothing. Models trained for minutes need it.
+    """
+
+    num_diffusion_steps: int = 100
+    solver: str | None = None
+    temperature: float = 1.0
+    x0_limit: float | None = None
 
 
 class Head(nn.Module, ABC):
@@ -15,7 +37,14 @@ class Head(nn.Module, ABC):
 
     Heads return one loss for each pair, unreduced; what is averaged is the system's business. They draw nothing on
     their own: randomness comes in as a generator (training) or as the noise itself (measuring, sampling).
+
+    Attributes:
+        solvers: names of the ways to draw a token, the default first.
+        held_out_name: what `held_out_loss` measures; numbers under different names don't compare.
     """
+
+    solvers: ClassVar[tuple[str, ...]]
+    held_out_name: ClassVar[str]
 
     def __init__(self, token_dim: int, cond_dim: int) -> None:
         super().__init__()
@@ -37,38 +66,52 @@ class Head(nn.Module, ABC):
             noise: [M, D] standard normal.
 
         Returns:
-            [M] float32; for a diffusion head the squared error of the predicted noise, without the bound term.
+            [M] float32; what `held_out_name` says. For a diffusion head the squared error of the predicted noise,
+            without the bound term.
         """
 
+    def solver(self, sampling: HeadSampling) -> str:
+        """Name of the solver that `sampling` means.
+
+        Raises:
+            ValueError: this head has no such solver.
+        """
+        name = sampling.solver or self.solvers[0]
+        if name not in self.solvers:
+            raise ValueError(
+                f"{type(self).__name__} has no solver {name!r}; known: {', '.join(self.solvers)}"
+                f"{did_you_mean(name, self.solvers)}"
+            )
+        return name
+
     @abstractmethod
-    def num_draws(self, num_steps: int) -> int:
-        """Standard normal draws of D values that sampling one token with `num_steps` steps uses up."""
+    def num_draws(self, sampling: HeadSampling) -> int:
+        """Standard normal draws of D values that sampling one token uses up."""
 
     @abstractmethod
     def sample(
         self,
         z: Tensor,
         noise: Tensor,
+        sampling: HeadSampling,
         *,
-        num_steps: int,
         z_uncond: Tensor | None = None,
         guidance_scale: float = 1.0,
-        temperature: float = 1.0,
-        x0_limit: float | None = None,
     ) -> Tensor:
         """Draw one token for each context.
 
         Args:
             z: contexts [M, C].
-            noise: [M, num_draws(num_steps), D] standard normal, in the order of use.
-            num_steps: S.
+            noise: [M, num_draws(sampling), D] standard normal, in the order of use.
+            sampling: solver, steps, temperature.
             z_uncond: contexts [M, C] of the fake prompt, for classifier-free guidance.
             guidance_scale: in MAR's convention, 1 is no guidance; only with z_uncond.
-            temperature: multiplies the noise injected while sampling.
-            x0_limit: values beyond +-x0_limit in an intermediate estimate of the token are cut; None cuts nothing.
 
         Returns:
             [M, D] float32.
+
+        Raises:
+            ValueError: an unknown solver, or a number of steps that it can't take.
         """
 
 

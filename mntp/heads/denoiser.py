@@ -9,16 +9,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mntp.layers import NORM_EPS, xavier_linear, zero_linear
+from mntp.layers import LayerNorm, xavier_linear, zero_linear
 
 TIME_FEATURES = 256
 
 
-def time_features(t: Tensor) -> Tensor:
-    """Sinusoids of t [M] -> [M, 256]: frequencies 10000^(-k/128), cosines first, then sines."""
+def time_features(t: Tensor, dtype: torch.dtype) -> Tensor:
+    """Sinusoids of t [M] -> [M, 256] in `dtype`: frequencies 10000^(-k/128), cosines first, then sines."""
     half = TIME_FEATURES // 2
-    frequencies = torch.exp(-math.log(10_000) / half * torch.arange(half, dtype=torch.float32, device=t.device))
-    angles = t.float()[:, None] * frequencies
+    frequencies = torch.exp(-math.log(10_000) / half * torch.arange(half, dtype=dtype, device=t.device))
+    angles = t.to(dtype)[:, None] * frequencies
     return torch.cat([angles.cos(), angles.sin()], dim=-1)
 
 
@@ -34,7 +34,7 @@ class TimeEmbedding(nn.Module):
 
     def forward(self, t: Tensor, dtype: torch.dtype) -> Tensor:
         """Time steps t [M] -> [M, w] in `dtype`."""
-        return self.fc2(F.silu(self.fc1(time_features(t).to(dtype))))
+        return self.fc2(F.silu(self.fc1(time_features(t, dtype))))
 
 
 def modulate(h: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
@@ -47,7 +47,7 @@ class ResidualBlock(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.norm = nn.LayerNorm(width, eps=NORM_EPS)
+        self.norm = LayerNorm(width)
         self.fc1 = xavier_linear(width, width)
         self.fc2 = xavier_linear(width, width)
         self.modulation = zero_linear(width, 3 * width)
@@ -75,7 +75,7 @@ class MLPDenoiser(nn.Module):
         self.cond_proj = xavier_linear(cond_dim, width)
         self.time_embed = TimeEmbedding(width)
         self.blocks = nn.ModuleList(ResidualBlock(width) for _ in range(depth))
-        self.final_norm = nn.LayerNorm(width, eps=NORM_EPS, elementwise_affine=False)
+        self.final_norm = LayerNorm(width, elementwise_affine=False)
         self.final_modulation = zero_linear(width, 2 * width)
         self.output_proj = zero_linear(width, out_dim)
 
@@ -87,3 +87,28 @@ class MLPDenoiser(nn.Module):
             h = block(h, y)
         shift, scale = self.final_modulation(y).chunk(2, dim=-1)
         return self.output_proj(modulate(self.final_norm(h), shift, scale))
+
+
+def run_guided(
+    net: nn.Module, x: Tensor, t: float, z: Tensor, z_uncond: Tensor | None, guidance_scale: float
+) -> tuple[Tensor, Tensor]:
+    """Outputs of a denoiser at one time for all tokens, with classifier-free guidance on them.
+
+    Args:
+        net: (x [M, D], t [M], z [M, C]) -> [M, out_dim]; called once, guided on both branches together.
+        x: noisy tokens [M, D].
+        t: time, on the training schedule.
+        z: contexts [M, C].
+        z_uncond: contexts [M, C] of the fake prompt, or None.
+        guidance_scale: w of out_u + w (out_c - out_u); 1 is exactly the conditional branch.
+
+    Returns:
+        Guided and conditional outputs [M, out_dim], in the dtype of x.
+    """
+    if z_uncond is None or guidance_scale == 1.0:
+        out = net(x, x.new_full(x.shape[:1], t), z).to(x.dtype)
+        return out, out
+    both = torch.cat([x, x])
+    out = net(both, x.new_full(both.shape[:1], t), torch.cat([z, z_uncond])).to(x.dtype)
+    conditional, unconditional = out.chunk(2)
+    return conditional + (guidance_scale - 1) * (conditional - unconditional), conditional

@@ -10,9 +10,10 @@ import torch
 from einops import repeat
 from torch import Tensor
 
-from mntp.heads.base import Head
-from mntp.heads.denoiser import MLPDenoiser
+from mntp.heads.base import Head, HeadSampling
+from mntp.heads.denoiser import MLPDenoiser, run_guided
 from mntp.heads.schedules import DiffusionSchedule
+from mntp.heads.solvers import SOLVERS
 
 BIN = 1 / 255  # half width of a bin of the discretised likelihood at t = 0, as in MAR
 EDGE = 0.999  # beyond it the outer bins reach to infinity
@@ -29,6 +30,9 @@ class DiffusionHead(Head):
         depth: residual blocks (the paper: 3 Base, 6 Large).
         num_noise_draws: independent (t, noise) draws for each pair and step (MAR's model default: 4).
     """
+
+    solvers = tuple(SOLVERS)
+    held_out_name = "loss"
 
     def __init__(
         self, token_dim: int, cond_dim: int, width: int = 1024, depth: int = 3, num_noise_draws: int = 4
@@ -59,7 +63,7 @@ class DiffusionHead(Head):
     def held_out_loss(self, z: Tensor, x: Tensor, level: Tensor, noise: Tensor) -> Tensor:
         """Squared error of the predicted noise at t = floor(1000 level), averaged over D -> [M]."""
         t = (level * self.schedule.num_steps).long()
-        eps = self.net(self.diffuse(x, t, noise), t, z).float()[:, : self.token_dim]
+        eps = self.net(self.diffuse(x, t, noise), t, z).to(noise.dtype)[:, : self.token_dim]
         return (noise - eps).square().mean(dim=-1)
 
     def diffuse(self, x: Tensor, t: Tensor, noise: Tensor) -> Tensor:
@@ -67,62 +71,33 @@ class DiffusionHead(Head):
         alpha_bar = self._at(self.schedule.alpha_bar, t, x)
         return alpha_bar.sqrt() * x + (1 - alpha_bar).sqrt() * noise
 
-    def num_draws(self, num_steps: int) -> int:
-        """The starting noise and one draw for each step but the last."""
-        return num_steps
+    def num_draws(self, sampling: HeadSampling) -> int:
+        """One for each step with `ancestral`, the starting noise alone with the deterministic solvers."""
+        return sampling.num_diffusion_steps if self.solver(sampling) == "ancestral" else 1
 
     @torch.no_grad()
     def sample(
         self,
         z: Tensor,
         noise: Tensor,
+        sampling: HeadSampling,
         *,
-        num_steps: int,
         z_uncond: Tensor | None = None,
         guidance_scale: float = 1.0,
-        temperature: float = 1.0,
-        x0_limit: float | None = None,
     ) -> Tensor:
-        """Respaced ancestral sampling; under guidance the variance comes from the conditional branch.
+        """Solve from noise to token on the respaced schedule, guided on the predicted noise.
 
-        At the noisy end the estimate of x_0 is the network's error times 1 / sqrt(alpha-bar), up to 2e4: a network
-        that is not trained to the end needs `x0_limit`, which MAR and the paper do without.
+        Under guidance the variance of `ancestral` comes from the conditional branch. At the noisy end the estimate of
+        x_0 is the network's error times 1 / sqrt(alpha-bar), up to 2e4: a network that is not trained to the end
+        needs `x0_limit`, which MAR and the paper do without.
         """
-        schedule = self.schedule.respaced(num_steps)
-        x = noise[:, 0]
-        for draw, k in enumerate(reversed(range(num_steps)), start=1):
-            eps, v = self._predict(x, int(schedule.timesteps[k]), z, z_uncond, guidance_scale)
-            mean, log_variance = self._posterior(schedule, k, x, eps, v, x0_limit)
-            x = mean
-            if k > 0:
-                x = x + temperature * (0.5 * log_variance).exp() * noise[:, draw]
-        return x
 
-    def _predict(
-        self, x: Tensor, t: int, z: Tensor, z_uncond: Tensor | None, guidance_scale: float
-    ) -> tuple[Tensor, Tensor]:
-        """Guided noise [M, D] and the conditional branch's variance output v [M, D], one network call."""
-        if z_uncond is None or guidance_scale == 1.0:
-            eps, v = self.net(x, x.new_full(x.shape[:1], t), z).to(x.dtype).chunk(2, dim=-1)
-            return eps, v
-        both = torch.cat([x, x])
-        out = self.net(both, x.new_full(both.shape[:1], t), torch.cat([z, z_uncond])).to(x.dtype)
-        (eps, v), (eps_uncond, _) = (half.chunk(2, dim=-1) for half in out.chunk(2))
-        return eps + (guidance_scale - 1) * (eps - eps_uncond), v
+        def predict(x: Tensor, t: int) -> tuple[Tensor, Tensor]:
+            guided, conditional = run_guided(self.net, x, float(t), z, z_uncond, guidance_scale)
+            return guided[:, : self.token_dim], conditional[:, self.token_dim :]
 
-    @staticmethod
-    def _posterior(
-        schedule: DiffusionSchedule, k: int, x_t: Tensor, eps: Tensor, v: Tensor, x0_limit: float | None
-    ) -> tuple[Tensor, Tensor]:
-        """Mean and log variance of p(x_{k-1} | x_k)."""
-        alpha_bar = float(schedule.alpha_bar[k])
-        x_0 = (x_t - math.sqrt(1 - alpha_bar) * eps) / math.sqrt(alpha_bar)
-        if x0_limit is not None:
-            x_0 = x_0.clamp(-x0_limit, x0_limit)
-        mean = float(schedule.posterior_mean_x0[k]) * x_0 + float(schedule.posterior_mean_xt[k]) * x_t
-        low, high = float(schedule.posterior_log_variance[k]), math.log(float(schedule.betas[k]))
-        fraction = (v + 1) / 2
-        return mean, fraction * high + (1 - fraction) * low
+        solve = SOLVERS[self.solver(sampling)]
+        return solve(self.schedule.respaced(sampling.num_diffusion_steps), predict, noise, sampling)
 
     def _bound(self, x: Tensor, x_t: Tensor, t: Tensor, eps: Tensor, v: Tensor) -> Tensor:
         """Bound term in nats [M, D]: KL of the posteriors, at t = 0 the discretised likelihood of x."""

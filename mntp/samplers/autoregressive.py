@@ -30,7 +30,7 @@ def decode_autoregressive(
         prompt: [B, P, C].
         fake_prompt: [B, P, C]; with guidance both branches run as one batch of 2 B.
         noise: the draws.
-        decoding: steps, temperature, guidance.
+        decoding: the head's sampling and guidance.
         target_embedding: positions [B, T] -> [B, T, C], the embedding of the position asked for (AudioMNTP), or None.
         progress: called with (tokens drawn, tokens in all) after each position.
 
@@ -55,12 +55,10 @@ def decode_autoregressive(
         contexts = z[:, -1].chunk(2) if guided else (z[:, -1], None)
         tokens[:, position] = head.sample(
             contexts[0],
-            noise.normal(head.num_draws(decoding.num_diffusion_steps), head.token_dim),
-            num_steps=decoding.num_diffusion_steps,
+            noise.normal(head.num_draws(decoding), head.token_dim),
+            decoding,
             z_uncond=contexts[1],
             guidance_scale=decoding.guidance.at(position, num_tokens - position - 1, num_tokens),
-            temperature=decoding.temperature,
-            x0_limit=decoding.x0_limit,
         )
         if progress is not None:
             progress(position + 1, num_tokens)

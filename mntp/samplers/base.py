@@ -5,25 +5,20 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
 from mntp.guidance import Guidance
+from mntp.heads import HeadSampling
 
 Progress = Callable[[int, int], None]  # called with (tokens drawn, tokens in all)
 
 
 @dataclass(frozen=True)
-class Decoding:
+class Decoding(HeadSampling):
     """How tokens are drawn from a trained system; never part of what is trained.
 
     Args:
-        num_diffusion_steps: sampling steps of the head for one token (the paper: 100).
-        temperature: multiplies the noise injected while sampling (Figure 6b).
-        x0_limit: cuts the head's intermediate estimates of a token at +-x0_limit (tokens have unit variance); None,
-            as in MAR and the paper, cuts nothing. Models trained for minutes need it.
+        num_diffusion_steps, solver, temperature, x0_limit: see HeadSampling.
         guidance: classifier-free guidance.
     """
 
-    num_diffusion_steps: int = 100
-    temperature: float = 1.0
-    x0_limit: float | None = None
     guidance: Guidance = field(default_factory=Guidance)
 
     @classmethod

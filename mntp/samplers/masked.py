@@ -48,7 +48,7 @@ def decode_masked(
         prompt: [B, P, C].
         fake_prompt: [B, P, C]; with guidance both branches run as one batch of 2 B.
         noise: the draws.
-        decoding: order, steps, temperature, guidance.
+        decoding: order, steps, the head's sampling and guidance.
         orders: [B, N] int64, positions in the order of their revelation; None draws or counts them by
             `decoding.order`.
         progress: called with (tokens drawn, tokens in all) after each step.
@@ -73,15 +73,13 @@ def decode_masked(
         copies = 2 if guided else 1
         z = gather_rows(backbone(prompt, tokens.repeat(copies, 1, 1), mask.repeat(copies, 1)), now.repeat(copies, 1))
         contexts = rearrange(z, "b t c -> (b t) c").chunk(2) if guided else (rearrange(z, "b t c -> (b t) c"), None)
-        draws = noise.normal(count, head.num_draws(decoding.num_diffusion_steps), head.token_dim)
+        draws = noise.normal(count, head.num_draws(decoding), head.token_dim)
         drawn = head.sample(
             contexts[0],
             rearrange(draws, "b t s d -> (b t) s d"),
-            num_steps=decoding.num_diffusion_steps,
+            decoding,
             z_uncond=contexts[1],
             guidance_scale=decoding.guidance.at(revealed, num_tokens - revealed - count, num_tokens),
-            temperature=decoding.temperature,
-            x0_limit=decoding.x0_limit,
         )
         tokens.scatter_(1, now[..., None].expand(-1, -1, head.token_dim), rearrange(drawn, "(b t) d -> b t d", b=batch))
         mask.scatter_(1, now, value=False)

@@ -21,13 +21,14 @@ class AudioMAR(AudioSystem):
     """Hidden tokens are predicted from the visible ones, in any direction (arXiv 2406.11838).
 
     Args:
-        token_dim, num_tokens, streams, head, optimisation, prompt_drop, seed: see AudioSystem.
+        token_dim, num_tokens, streams, head, optimisation, prompt_drop, seed, ratio_per_rank: see
+            AudioSystem.
         backbone: a masked encoder-decoder.
         ratio: law of the share of hidden tokens.
         decoding: order and number of decoding steps, and the head's sampling.
     """
 
-    held_out_name = "masked_loss"
+    held_out_task = "masked"
     backbone: MaskedEncoderDecoder
     decoding: MaskedDecoding
 
@@ -43,8 +44,11 @@ class AudioMAR(AudioSystem):
         optimisation: Optimisation = Optimisation(),
         prompt_drop: float = 0.1,
         seed: int = 0,
+        ratio_per_rank: bool = False,
     ) -> None:
-        super().__init__(token_dim, num_tokens, streams, backbone, head, decoding, optimisation, prompt_drop, seed)
+        super().__init__(
+            token_dim, num_tokens, streams, backbone, head, decoding, optimisation, prompt_drop, seed, ratio_per_rank
+        )
         self.ratio = ratio
 
     def draw_ratio(self, generator: torch.Generator) -> float:

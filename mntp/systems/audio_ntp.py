@@ -44,13 +44,14 @@ class AudioNTP(AudioSystem):
     """Each input predicts its immediate successor (Table 3, rows A-F).
 
     Args:
-        token_dim, num_tokens, streams, head, decoding, optimisation, prompt_drop, seed: see AudioSystem.
+        token_dim, num_tokens, streams, head, decoding, optimisation, prompt_drop, seed, ratio_per_rank: see
+            AudioSystem.
         backbone: a causal backbone.
         hide: how hidden inputs are hidden: `none` (row A), `zero` (C, F), `gaussian` (D) or `drop` (E).
         ratio: law of the share of hidden inputs; required unless `hide` is `none`.
     """
 
-    held_out_name = "ntp_loss"
+    held_out_task = "ntp"
     backbone: CausalTransformer
 
     def __init__(
@@ -66,8 +67,11 @@ class AudioNTP(AudioSystem):
         optimisation: Optimisation = Optimisation(),
         prompt_drop: float = 0.1,
         seed: int = 0,
+        ratio_per_rank: bool = False,
     ) -> None:
-        super().__init__(token_dim, num_tokens, streams, backbone, head, decoding, optimisation, prompt_drop, seed)
+        super().__init__(
+            token_dim, num_tokens, streams, backbone, head, decoding, optimisation, prompt_drop, seed, ratio_per_rank
+        )
         if hide != "none" and ratio is None:
             raise ValueError(f"hide: {hide} needs a law of the masking ratio: set model.init_args.ratio")
         self.hide = hide

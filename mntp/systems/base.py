@@ -24,6 +24,9 @@ from mntp.samplers.base import Progress
 from mntp.seeding import derive_seed, make_generator
 from mntp.systems.optimisation import Optimisation, parameter_groups
 
+# Half precision is for the matrix products alone, by autocast: weights, norms, noisy tokens, losses stay in float32.
+PRECISIONS = ("32-true", "bf16-mixed", "16-mixed", "64-true")
+
 
 @dataclass
 class Pairs:
@@ -63,9 +66,10 @@ class AudioSystem(L.LightningModule, ABC):
         optimisation: optimiser and warm-up.
         prompt_drop: probability that a clip is trained under the fake prompt (guidance).
         seed: of the weights and of all randomness in training; the order of the data has its own.
+        ratio_per_rank: draw a masking ratio for each rank, as MAR does, instead of one for all.
     """
 
-    held_out_name: ClassVar[str]
+    held_out_task: ClassVar[str]
 
     def __init__(
         self,
@@ -78,6 +82,7 @@ class AudioSystem(L.LightningModule, ABC):
         optimisation: Optimisation,
         prompt_drop: float,
         seed: int,
+        ratio_per_rank: bool,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
@@ -89,6 +94,7 @@ class AudioSystem(L.LightningModule, ABC):
         self.optimisation = optimisation
         self.prompt_drop = prompt_drop
         self.seed = seed
+        self.ratio_per_rank = ratio_per_rank
         self.front_end: dict[str, Any] | None = None
         self._held_out: dict[str, Tensor] = {}
         prompt_length = sum(stream.slots for stream in streams.values())
@@ -97,6 +103,7 @@ class AudioSystem(L.LightningModule, ABC):
             self.backbone = backbone(token_dim=token_dim, num_tokens=num_tokens, prompt_length=prompt_length)
             self.prompt = PromptEncoder(streams, self.backbone.dim)
             self.head = head(token_dim=token_dim, cond_dim=self.backbone.dim)
+        self.head.solver(decoding)  # a name that the head doesn't know fails here, not after training
 
     @abstractmethod
     def draw_ratio(self, generator: torch.Generator) -> float:
@@ -137,10 +144,11 @@ class AudioSystem(L.LightningModule, ABC):
     def training_step(self, batch: TokenBatch, batch_idx: int) -> Tensor:
         """One micro-batch. Everything random is a function of (seed, step, rank), so a resumed run draws the same.
 
-        The ratio depends on the optimiser step alone and is the same on every rank (the paper: once a step).
+        The ratio depends on the optimiser step alone (the paper: once a step), and on the rank if `ratio_per_rank`.
         """
         micro_step = int(self._batches_done.processed)
-        ratio = self.draw_ratio(make_generator(self.seed, "ratio", self.global_step))
+        rank = (self.global_rank,) if self.ratio_per_rank else ()
+        ratio = self.draw_ratio(make_generator(self.seed, "ratio", self.global_step, *rank))
         torch.manual_seed(derive_seed(self.seed, "dropout", micro_step, self.global_rank))
         generator = make_generator(self.seed, "train", micro_step, self.global_rank, device=self.device)
         loss = self.loss(batch, ratio, generator)
@@ -162,6 +170,11 @@ class AudioSystem(L.LightningModule, ABC):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     # --- held-out losses ------------------------------------------------------------------------------------------
+
+    @property
+    def held_out_name(self) -> str:
+        """Task and measure, as logged: `ntp_loss`; losses of other tasks or heads have other names."""
+        return f"{self.held_out_task}_{self.head.held_out_name}"
 
     @torch.no_grad()
     def held_out_losses(self, batch: TokenBatch) -> tuple[Tensor, Tensor]:
@@ -247,7 +260,16 @@ class AudioSystem(L.LightningModule, ABC):
     # --- front end ------------------------------------------------------------------------------------------------
 
     def setup(self, stage: str) -> None:
-        """Take the front end of the data that the trainer runs on."""
+        """Take the front end of the data that the trainer runs on.
+
+        Raises:
+            ValueError: the trainer would keep the weights themselves in half precision; or see `attach_front_end`.
+        """
+        if self.trainer.precision not in PRECISIONS:
+            raise ValueError(
+                f"trainer.precision {self.trainer.precision} would keep weights, norms and their average in half "
+                f"precision; expected one of {', '.join(PRECISIONS)}: set bf16-mixed"
+            )
         datamodule = getattr(self.trainer, "datamodule", None)
         if isinstance(datamodule, PreparedData):
             self.attach_front_end(datamodule.front_end)

@@ -85,3 +85,18 @@ def test_another_prompt_length_is_refused() -> None:
     backbone, (prompt, tokens, positions) = causal(), inputs()
     with pytest.raises(ValueError, match=f"expected {P} prompt positions, got {P - 1}"):
         backbone(prompt[:, 1:], tokens, positions)
+
+
+def test_the_bridge_between_the_halves_is_a_key_and_changes_no_other_weight() -> None:
+    torch.manual_seed(0)
+    without = CausalTransformer(D, N, P, bridge=False, **SIZES).double()
+    missing = causal().state_dict().keys() - without.state_dict().keys()
+    assert missing == {f"{part}.{kind}" for part in ("encoder_norm", "decoder_embed") for kind in ("weight", "bias")}
+    assert all(torch.equal(tensor, causal().state_dict()[name]) for name, tensor in without.state_dict().items())
+
+    prompt, tokens, positions = inputs()
+    whole = without(prompt, tokens, positions)
+    assert not torch.allclose(whole, causal()(prompt, tokens, positions))
+    first, cache = without.prefill(prompt)
+    steps = [without.step(tokens[:, t : t + 1], positions[:, t : t + 1], cache) for t in range(N - 1)]
+    torch.testing.assert_close(torch.cat([first, *steps], dim=1), whole, rtol=1e-12, atol=1e-12)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mntp.heads import HEADS, DiffusionHead, Head
+from mntp.heads import HEADS, DiffusionHead, Head, HeadSampling
 from mntp.heads.diffusion import discretised_log_likelihood, normal_kl
 from mntp.heads.schedules import DiffusionSchedule, cosine_betas
 
@@ -119,8 +119,9 @@ class AnalyticDenoiser(nn.Module):
 def draw(denoiser: AnalyticDenoiser, num_steps: int, samples: int = 8000, temperature: float = 1.0) -> Tensor:
     head = DiffusionHead(D, C, width=8, depth=1)
     head.net = denoiser  # type: ignore[assignment]  # plays the network
-    noise = torch.randn(samples, head.num_draws(num_steps), D, generator=torch.Generator().manual_seed(0))
-    return head.sample(torch.zeros(samples, C), noise, num_steps=num_steps, temperature=temperature)
+    sampling = HeadSampling(num_steps, temperature=temperature)
+    noise = torch.randn(samples, head.num_draws(sampling), D, generator=torch.Generator().manual_seed(0))
+    return head.sample(torch.zeros(samples, C), noise, sampling)
 
 
 def test_the_sampler_recovers_a_gaussian() -> None:

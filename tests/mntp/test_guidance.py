@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from mntp.guidance import Guidance
-from mntp.heads import DiffusionHead
+from mntp.heads import DiffusionHead, HeadSampling
 
 N = 64
 
@@ -51,7 +51,8 @@ def test_scale_one_equals_the_conditional_path_exactly() -> None:
     head = DiffusionHead(3, 4, width=8, depth=1)
     for parameter in head.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
-    z, other, noise = torch.randn(5, 4), torch.randn(5, 4), torch.randn(5, head.num_draws(10), 3)
-    plain = head.sample(z, noise, num_steps=10)
-    assert torch.equal(head.sample(z, noise, num_steps=10, z_uncond=other, guidance_scale=1.0), plain)
-    assert not torch.allclose(head.sample(z, noise, num_steps=10, z_uncond=other, guidance_scale=2.0), plain)
+    sampling = HeadSampling(10)
+    z, other, noise = torch.randn(5, 4), torch.randn(5, 4), torch.randn(5, head.num_draws(sampling), 3)
+    plain = head.sample(z, noise, sampling)
+    assert torch.equal(head.sample(z, noise, sampling, z_uncond=other, guidance_scale=1.0), plain)
+    assert not torch.allclose(head.sample(z, noise, sampling, z_uncond=other, guidance_scale=2.0), plain)

@@ -1,16 +1,22 @@
 """Same weights, same noise: our parts equal MAR's public code to 1e-5 of the largest value."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from mntp.backbones import MaskedEncoderDecoder
+from mntp.batch import Stream
 from mntp.guidance import Guidance
-from mntp.heads import DiffusionHead, diffusion
+from mntp.heads import DiffusionHead, HeadSampling, diffusion
 from mntp.heads.schedules import DiffusionSchedule
+from mntp.masking import Fixed
+from mntp.pretrained import ImageMAR
 from mntp.samplers import MaskedDecoding, decode_masked
-from tests.mntp.mar_golden import ARRAYS, CONFIG, backbone_state, head_state
+from mntp.systems import AudioMAR
+from tests.mntp.mar_golden import ARRAYS, CONFIG, embedding_state, head_state, weight, write_checkpoint
 
 SIZES = CONFIG["config"]
 TOLERANCE = 1e-5
@@ -23,24 +29,35 @@ def close(ours: Tensor, name: str, tolerance: float = TOLERANCE) -> None:
 
 
 @pytest.fixture(scope="module")
-def head() -> DiffusionHead:
-    head = DiffusionHead(SIZES["dim"], SIZES["width"], width=SIZES["head_width"], depth=SIZES["head_layers"])
-    head.net.load_state_dict(head_state())
-    return head.eval()
+def system(tmp_path_factory: pytest.TempPathFactory) -> AudioMAR:
+    """The golden weights in our AudioMAR: the blocks through the loader of public checkpoints, the rest by name."""
+    path = tmp_path_factory.mktemp("mar") / "checkpoint-last.pth"
+    write_checkpoint(path, {key: weight(key) for key in CONFIG["keys"]})
+    system = AudioMAR(
+        token_dim=SIZES["dim"],
+        num_tokens=SIZES["grid"] ** 2,
+        streams={"pooled": Stream(SIZES["width"], SIZES["buffer"])},
+        backbone=partial(MaskedEncoderDecoder, dim=SIZES["width"], depth=2 * SIZES["depth"], num_heads=SIZES["heads"]),
+        head=partial(DiffusionHead, width=SIZES["head_width"], depth=SIZES["head_layers"]),
+        ratio=Fixed(0.7),
+    )
+    transfer = ImageMAR(path).apply(system)
+    rest = embedding_state()
+    assert {f"backbone.{name}" for name in rest} == {name for name in transfer.own if name.startswith("backbone.")}
+    system.backbone.load_state_dict(rest, strict=False)
+    system.head.net.load_state_dict(head_state())
+    return system.eval()
 
 
 @pytest.fixture(scope="module")
-def backbone() -> MaskedEncoderDecoder:
-    backbone = MaskedEncoderDecoder(
-        token_dim=SIZES["dim"],
-        num_tokens=SIZES["grid"] ** 2,
-        prompt_length=SIZES["buffer"],
-        dim=SIZES["width"],
-        depth=2 * SIZES["depth"],
-        num_heads=SIZES["heads"],
-    )
-    backbone.load_state_dict(backbone_state())
-    return backbone.eval()
+def head(system: AudioMAR) -> DiffusionHead:
+    assert isinstance(system.head, DiffusionHead)
+    return system.head
+
+
+@pytest.fixture(scope="module")
+def backbone(system: AudioMAR) -> MaskedEncoderDecoder:
+    return system.backbone
 
 
 @pytest.mark.parametrize(
@@ -95,14 +112,13 @@ def test_the_exact_normal_cdf_would_be_told_apart(monkeypatch: pytest.MonkeyPatc
 
 def test_sampling(head: DiffusionHead) -> None:
     noise = torch.cat([ARRAYS["sample_init"][None], ARRAYS["sample_noises"]]).transpose(0, 1)
-    close(head.sample(ARRAYS["sample_z"], noise, num_steps=SIZES["steps"]), "sample_plain")
+    close(head.sample(ARRAYS["sample_z"], noise, HeadSampling(SIZES["steps"])), "sample_plain")
     guided = head.sample(
         ARRAYS["sample_z"],
         noise,
-        num_steps=SIZES["steps"],
+        HeadSampling(SIZES["steps"], temperature=0.9),
         z_uncond=ARRAYS["sample_z_uncond"],
         guidance_scale=3.0,
-        temperature=0.9,
     )
     close(guided, "sample_guided")
 

@@ -110,7 +110,7 @@ def test_what_hidden_tokens_look_like() -> None:
     ("build", "match"),
     [
         (lambda: Fixed(1.2), "got 1.2"),
-        (lambda: Uniform(0.6, 0.4), "low 0.6 lies above high 0.4"),
+        (lambda: Uniform(0.6, 0.4), "low 0.6 must lie below high 0.4"),
         (lambda: Normal(0.5, 0.0), "scale must be positive"),
         (lambda: Mixture([Fixed(0.5)], [0.5, 0.5]), "one weight"),
     ],

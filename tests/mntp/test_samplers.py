@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from mntp.heads import HeadSampling
 from mntp.samplers import ClipNoise, cosine_counts
 from mntp.systems import AudioMAR, AudioSystem
 from tests.systems_support import DECODING, D, N, tiny_batch, tiny_system
@@ -43,10 +44,10 @@ class Scribe(nn.Module):
         super().__init__()
         self.calls: list[int] = []
 
-    def num_draws(self, num_steps: int) -> int:
+    def num_draws(self, sampling: HeadSampling) -> int:
         return 1
 
-    def sample(self, z: Tensor, noise: Tensor, **_: object) -> Tensor:
+    def sample(self, z: Tensor, noise: Tensor, sampling: HeadSampling, **_: object) -> Tensor:
         self.calls.append(len(z))
         return torch.full((len(z), D), float(len(self.calls)))
 
@@ -95,9 +96,9 @@ def test_cached_decoding_asks_what_the_whole_sequence_asks(row: str) -> None:
     seen: list[Tensor] = []
     sample = system.head.sample
 
-    def spy(z: Tensor, noise: Tensor, **arguments: object) -> Tensor:
+    def spy(z: Tensor, noise: Tensor, sampling: HeadSampling, **arguments: object) -> Tensor:
         seen.append(z)
-        return sample(z, noise, **arguments)  # type: ignore[arg-type]  # handed on as they came
+        return sample(z, noise, sampling, **arguments)  # type: ignore[arg-type]  # handed on as they came
 
     system.head.sample = spy  # type: ignore[method-assign]
     tokens = system.generate(batch.text, seeds=range(4))
