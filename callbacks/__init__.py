@@ -5,7 +5,17 @@ from callbacks.audio_writer import AudioWriter
 from callbacks.ema import EMA
 from callbacks.jsonl_logger import JSONLLogger
 from callbacks.last_checkpoint import LastCheckpoint
+from callbacks.non_finite import SkipNonFinite
 from callbacks.progress_file import ProgressFile
 from callbacks.sample_logger import SampleLogger
 
-__all__ = ["EMA", "AtomicCheckpointIO", "AudioWriter", "JSONLLogger", "LastCheckpoint", "ProgressFile", "SampleLogger"]
+__all__ = [
+    "EMA",
+    "AtomicCheckpointIO",
+    "AudioWriter",
+    "JSONLLogger",
+    "LastCheckpoint",
+    "ProgressFile",
+    "SampleLogger",
+    "SkipNonFinite",
+]

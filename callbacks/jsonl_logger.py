@@ -1,6 +1,5 @@
 """Metrics as one JSON object a line, for machines to read."""
 
-import json
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
@@ -8,11 +7,11 @@ from typing import Any
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
-from mntp.files import atomic_write
+from callbacks.json_lines import append_line, drop_lines_from, finite_or_none
 
 
 class JSONLLogger(Logger):
-    """Appends `{"step": ..., name: value, ...}` lines to a file.
+    """Appends `{"step": ..., name: value, ...}` lines to a file; a value that is not finite is null.
 
     A resumed run first drops the lines at and after the step that it goes on from, so that its file ends up equal to
     an uninterrupted run's.
@@ -43,15 +42,8 @@ class JSONLLogger(Logger):
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
         """Append one line."""
         if not self._started:
-            self._drop_from(step or 0)
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            drop_lines_from(self.path, step or 0)
             self._started = True
-        values = {name: float(value) for name, value in metrics.items() if name != "epoch"}
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"step": step, **values}) + "\n")
-
-    def _drop_from(self, step: int) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        lines = self.path.read_text(encoding="utf-8").splitlines() if self.path.is_file() else []
-        whole = [line for line in lines if line.endswith("}")]  # a killed process may leave half a line
-        with atomic_write(self.path) as file:
-            file.writelines(line + "\n" for line in whole if json.loads(line)["step"] < step)
+        values = {name: finite_or_none(float(value)) for name, value in metrics.items() if name != "epoch"}
+        append_line(self.path, {"step": step, **values})

@@ -33,16 +33,17 @@ class LastCheckpoint(Checkpoint):
     ) -> None:
         """Write it if it is due, by the clock of rank 0: saving is a matter of all ranks."""
         if trainer.strategy.broadcast(time.monotonic() - self._written >= self.seconds):
-            self._save(trainer)
+            self.save(trainer)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Write it if this was the end: what was trained since the last write would be lost."""
         out_of_steps = trainer.max_steps != -1 and trainer.global_step >= trainer.max_steps
         out_of_epochs = trainer.max_epochs not in (None, -1) and trainer.current_epoch + 1 >= trainer.max_epochs
         if out_of_steps or out_of_epochs or trainer.should_stop:
-            self._save(trainer)
+            self.save(trainer)
 
-    def _save(self, trainer: L.Trainer) -> None:
+    def save(self, trainer: L.Trainer) -> None:
+        """Write it now; a matter of all ranks."""
         folder = self.dirpath or Path(trainer.log_dir or trainer.default_root_dir) / "checkpoints"
         trainer.save_checkpoint(Path(folder) / "last.ckpt")
         self._written = time.monotonic()

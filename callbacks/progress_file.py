@@ -8,6 +8,7 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.callbacks import Callback
 
+from callbacks.json_lines import finite_or_none
 from mntp.files import atomic_write
 
 SECONDS_BETWEEN_WRITES = 1.0
@@ -15,6 +16,8 @@ SECONDS_BETWEEN_WRITES = 1.0
 
 class ProgressFile(Callback):
     """Rewrites `progress.json` about once a second: protocol, phase, step, max_steps, loss, time of writing.
+
+    A loss that is not finite is null.
 
     Args:
         path: the file.
@@ -37,7 +40,8 @@ class ProgressFile(Callback):
         if 0 < step < max_steps and now - self._written < SECONDS_BETWEEN_WRITES:
             return
         self._written = now
-        place = {"phase": phase, "step": step, "max_steps": max_steps, "loss": loss}
+        finite = None if loss is None else finite_or_none(loss)
+        place = {"phase": phase, "step": step, "max_steps": max_steps, "loss": finite}
         with atomic_write(self.path) as file:
             json.dump({"protocol": self.protocol, **place, "time": now}, file)
 

@@ -11,15 +11,21 @@ from pathlib import Path
 from typing import Any
 
 from jsonargparse import ArgumentParser
+from lightning.pytorch import Callback
 
-from callbacks import ProgressFile
+from callbacks import ProgressFile, SkipNonFinite
 from experiments.cli import SuiteCLI, load_config
 from experiments.errors import user_errors
 from experiments.run_record import held, provenance, read_json, update_record
 from experiments.score import score
 
 FINAL = "final.ckpt"
-FOLDERS = {"LastCheckpoint": "checkpoints", "ModelCheckpoint": "checkpoints", "SampleLogger": "samples"}
+FOLDERS = {
+    "LastCheckpoint": "checkpoints",
+    "ModelCheckpoint": "checkpoints",
+    "SampleLogger": "samples",
+    "SkipNonFinite": ".",
+}
 
 
 def run(run_dir: Path, protocol: str, judges: Path = Path("data/judges")) -> None:
@@ -53,6 +59,8 @@ def train(run_dir: Path, config: dict[str, Any], progress: ProgressFile) -> None
     folder = run_dir / "checkpoints"
     suite = SuiteCLI(_placed(config, run_dir), run=False, more_callbacks=[progress])
     last = folder / "last.ckpt"
+    if not last.is_file() and (transfer := suite.initialise()):
+        update_record(run_dir, initialised_from=transfer.summary())
     suite.trainer.fit(
         suite.model, datamodule=suite.datamodule, ckpt_path=last if last.is_file() else None, weights_only=True
     )
@@ -64,17 +72,24 @@ def train(run_dir: Path, config: dict[str, Any], progress: ProgressFile) -> None
         train_seconds=seconds,
         gpu_seconds=seconds * suite.trainer.world_size if suite.trainer.strategy.root_device.type == "cuda" else None,
         num_parameters=sum(p.numel() for p in suite.model.parameters()),
+        num_head_parameters=sum(p.numel() for p in suite.model.head.parameters()),
+        skipped_steps=sum(callback.skipped for callback in _callbacks(suite) if isinstance(callback, SkipNonFinite)),
     )
     # After fit the module holds the averaged weights; the file is small, and its presence means "trained".
     suite.trainer.save_checkpoint(folder / FINAL, weights_only=True)
+
+
+def _callbacks(suite: SuiteCLI) -> list[Callback]:
+    return suite.trainer.callbacks  # type: ignore[attr-defined]  # Lightning's connector sets it
 
 
 def _placed(config: dict[str, Any], run_dir: Path) -> dict[str, Any]:
     """The configuration with everything that a run writes put into its folder."""
     trainer = dict(config["trainer"])
     trainer["default_root_dir"] = str(run_dir)
-    if trainer["val_check_interval"] >= trainer["max_steps"]:  # the held-out loss is taken after the training
-        trainer["val_check_interval"] = trainer["max_steps"] + 1
+    batches = trainer["max_steps"] * trainer["accumulate_grad_batches"]
+    if trainer["val_check_interval"] >= batches:  # the held-out loss is taken after the training
+        trainer["val_check_interval"] = batches + 1
     trainer["enable_progress_bar"] = False
     trainer["logger"] = [
         {

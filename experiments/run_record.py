@@ -21,6 +21,11 @@ LOCK_TRIES, LOCK_PAUSE_SECONDS = 5, 0.05
 RECORDED_PACKAGES = ("torch", "lightning", "numpy", "safetensors", "torchaudio")
 
 
+def final_checkpoint(run_dir: Path) -> Path:
+    """Return the file whose presence means that the run is trained."""
+    return run_dir / "checkpoints" / "final.ckpt"
+
+
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write a JSON object, whole or not at all."""
     with atomic_write(path) as file:
