@@ -24,10 +24,11 @@ from experiments.errors import summarise_config_error, user_errors
 from mntp.backbones import BACKBONES
 from mntp.heads import HEADS
 from mntp.masking import RATIO_LAWS
+from mntp.pretrained import INITIAL_WEIGHTS, InitialWeights, Transfer
 from mntp.registry import did_you_mean
 from mntp.systems import SYSTEMS, AudioSystem
 
-SECTIONS = ("model", "data", "trainer")
+SECTIONS = ("model", "data", "trainer", "init")
 
 
 class SuiteCLI(LightningCLI):
@@ -59,6 +60,31 @@ class SuiteCLI(LightningCLI):
             run=run,
         )
 
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add the section `init`."""
+        _add_init(parser)
+
+    def before_fit(self) -> None:
+        """Start from the initial weights, unless a checkpoint is resumed from ("last" may find none)."""
+        if self._get(self.config, "ckpt_path") in (None, "last"):
+            self.initialise()
+
+    def initialise(self) -> Transfer | None:
+        """Put the weights that `init` names into the model, and print what was taken; None where `init` is null.
+
+        Has to happen before the training starts: the average starts as a copy of the model.
+
+        Raises:
+            ValueError: the file is missing or doesn't fit.
+        """
+        weights: InitialWeights | None = self._get(self.config_init, "init")
+        if weights is None:
+            return None
+        transfer = weights.apply(self.model)
+        if self.trainer.is_global_zero:
+            print(transfer)  # noqa: T201
+        return transfer
+
     def _parse_ckpt_path(self) -> None:
         """Lightning would put a checkpoint's settings over those that were typed; here what was typed holds."""
 
@@ -71,8 +97,13 @@ class SuiteCLI(LightningCLI):
                 self.config = parser.parse_args(args)
 
 
-def resolve(config: dict[str, Any]) -> dict[str, Any]:
+def resolve(config: dict[str, Any], *overlays: dict[str, Any]) -> dict[str, Any]:
     """Check a merged config and fill in every default, without building anything.
+
+    Args:
+        config: a whole config.
+        overlays: parts of configs laid over it one after the other, as `lightning fit` does with several `--config`:
+            a class that stays keeps the arguments that an overlay doesn't name.
 
     Returns:
         Plain JSON values; classes by their importable path.
@@ -84,11 +115,28 @@ def resolve(config: dict[str, Any]) -> dict[str, Any]:
     parser.add_lightning_class_args(Trainer, "trainer")
     parser.add_lightning_class_args(AudioSystem, "model", subclass_mode=True)
     parser.add_lightning_class_args(LatentDataModule, "data")
-    for key in set(config) - set(SECTIONS):  # jsonargparse would drop it silently here
-        raise ValueError(f"config: '{key}' is not a key that the top level accepts{did_you_mean(key, SECTIONS)}")
-    with _one_line_errors():
-        resolved = parser.parse_object(copy.deepcopy(config))  # it puts namespaces into what it is given
+    _add_init(parser)
+    resolved = None
+    for layer in (config, *overlays):
+        for key in set(layer) - set(SECTIONS):  # jsonargparse would drop it silently here
+            raise ValueError(f"config: '{key}' is not a key that the top level accepts{did_you_mean(key, SECTIONS)}")
+        with _one_line_errors():  # it puts namespaces into what it is given
+            resolved = parser.parse_object(copy.deepcopy(layer), namespace=resolved)
     return yaml.safe_load(parser.dump(resolved, skip_unset=False, skip_validation=True))
+
+
+def build_model(resolved: dict[str, Any]) -> AudioSystem:
+    """Build the system of a resolved config, with its own random initialisation."""
+    parser = LightningArgumentParser(exit_on_error=False)
+    parser.add_lightning_class_args(AudioSystem, "model", subclass_mode=True)
+    with _one_line_errors():
+        config = parser.parse_object({"model": copy.deepcopy(resolved["model"])})
+    model: AudioSystem = parser.instantiate(config).model
+    return model
+
+
+def _add_init(parser: LightningArgumentParser) -> None:
+    parser.add_argument("--init", type=InitialWeights | None, default=None, help="initial weights; null: random")
 
 
 @contextlib.contextmanager
@@ -96,7 +144,8 @@ def _one_line_errors() -> Iterator[None]:
     try:
         yield
     except ArgumentError as error:
-        parts = (*SYSTEMS.values(), *BACKBONES.values(), *HEADS.values(), *RATIO_LAWS.values())
+        families = (SYSTEMS, BACKBONES, HEADS, RATIO_LAWS, INITIAL_WEIGHTS)
+        parts = [part for family in families for part in family.values()]
         lineage = {base for part in (*parts, LatentDataModule, Trainer) for base in part.__mro__}
         keys = {name for base in lineage for name in inspect.signature(vars(base).get("__init__", len)).parameters}
         classes: dict[str, Iterable[str]] = {
@@ -105,6 +154,7 @@ def _one_line_errors() -> Iterator[None]:
             "head": HEADS,
             "ratio": RATIO_LAWS,
             "laws": RATIO_LAWS,
+            "init": INITIAL_WEIGHTS,
         }
         raise ValueError(summarise_config_error(str(error), keys | set(SECTIONS), classes)) from error
 

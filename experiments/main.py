@@ -5,6 +5,7 @@ import inspect
 import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from jsonargparse import ArgumentParser
@@ -16,6 +17,8 @@ COMMANDS = {
     "prepare": ("experiments.prepare", "prepare", "turn a captioned folder of audio into a store of tokens"),
     "generate": ("experiments.generate", "generate", "write sound for captions, from a trained run"),
     "evaluate": ("experiments.evaluate", "evaluate", "score a folder of generated audio against references"),
+    "params": ("experiments.params", "params", "count the parameters of each part of a config's model"),
+    "laws": ("experiments.laws", "laws", "draw the masking schedules of a matrix"),
     "ablate plan": ("experiments.ablate.cli", "plan", "show the cells of a matrix and what is done"),
     "ablate run": ("experiments.ablate.cli", "run", "run the cells that are missing, then gather the tables"),
     "ablate status": ("experiments.ablate.cli", "status", "show the state of every cell"),
@@ -35,17 +38,21 @@ def call(function: Callable[..., int | None], name: str, words: list[str]) -> in
     """Parse `words` by the signature and docstring of `function`, then call it.
 
     Every argument is an option, with - or _ in its name and no value needed for a switch; only a list of captions
-    stands on the line as it is.
+    stands on the line as it is. A list of files is an option that may be given several times.
     """
     arguments = inspect.signature(function).parameters
     positional = [key for key, argument in arguments.items() if argument.annotation == list[str]]
+    repeated = [key for key, argument in arguments.items() if argument.annotation == list[Path]]
     parser = ArgumentParser(prog=f"mntp {name}", description=(function.__doc__ or "").partition("\n")[0])
     for key in positional:
         parser.add_argument(key, nargs="+", type=str)
-    parser.add_function_arguments(function, skip=set(positional))
+    for key in repeated:
+        again = "may be given several times"
+        parser.add_argument(f"--{key}", action="append", type=str, required=True, metavar="FILE", help=again)
+    parser.add_function_arguments(function, skip={*positional, *repeated})
     switches = {f"--{key}" for key, argument in arguments.items() if argument.annotation is bool}
     options: dict[str, Any] = parser.parse_args([_option(word, switches) for word in words]).as_dict()
-    return function(**options)
+    return function(**options | {key: [Path(file) for file in options[key]] for key in repeated})
 
 
 def _option(word: str, switches: set[str]) -> str:

@@ -21,6 +21,7 @@ LAYERS = (
     {"audio"},
     {"masking", "guidance", "conditioning", "tokenizers", "text", "metrics"},
     {"backbones", "heads"},
+    {"pretrained"},
     {"samplers"},
     {"systems"},
 )

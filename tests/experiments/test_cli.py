@@ -12,8 +12,9 @@ import yaml
 from experiments.cli import load_config, resolve
 from experiments.main import _option, usage
 
-CONFIGS = sorted((Path(__file__).parents[2] / "experiments" / "configs").rglob("*.yaml"))
-MNTP = next(path for path in CONFIGS if path.name == "audio_mntp.yaml")
+FOLDER = Path(__file__).parents[2] / "experiments" / "configs"
+CONFIGS = sorted(FOLDER.glob("*/*.yaml"))  # those in the folder itself are overlays
+MNTP = FOLDER / "micro" / "audio_mntp.yaml"
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: f"{path.parent.name}/{path.stem}")
@@ -48,6 +49,11 @@ def head(config: dict[str, Any]) -> dict[str, Any]:
         (lambda c: c["trainer"].update(max_stepz=3), r"'max_stepz' is not a key that trainer accepts.*'max_steps'\?"),
         (lambda c: c["data"].update(stor="x"), r"'stor' is not a key that data accepts.*'store'\?"),
         (lambda c: c.update(modle={}), r"'modle' is not a key that the top level accepts.*'model'\?"),
+        (
+            lambda c: c.update(init={"class_path": "ImageMA"}),
+            r"'ImageMA' is not a class that init accepts.*'ImageMAR'\?",
+        ),
+        (lambda c: c.update(init={"class_path": "ImageMAR"}), r"init lacks the required key 'path'"),
         (lambda c: c["data"].update(batch_size="x"), r"data.batch_size: Expected a <class 'int'>. Got value: x"),
         (lambda c: c["model"]["init_args"].pop("head"), r"model lacks the required key 'head'"),
         (
