@@ -11,11 +11,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from experiments.ablate.expansion import expand
 from experiments.ablate.gather import gather_results
 from experiments.ablate.local import InterruptedRunError, run_command, run_jobs
-from experiments.ablate.matrix import expand, load_matrix, select_rows
+from experiments.ablate.matrix import load_matrix
 from experiments.ablate.plan import Job, build_plan
 from experiments.ablate.planned import DEFAULT_SCALE, Plan, read_plan, results_folder, write_plan
+from experiments.ablate.selection import select_rows
 from experiments.ablate.status import DONE, INTERRUPTED, STYLES, cell_state, status_table
 from experiments.ablate.tables import table_rich
 
@@ -150,8 +152,8 @@ def _plan(
     matrix: Path, scale: str, rows: str, seeds: str, out: Path, runs: Path, judges: Path
 ) -> tuple[Plan, list[Job]]:
     loaded = load_matrix(matrix)
-    cells = expand(loaded, scale, parse_seeds(seeds))
     selected = select_rows(loaded, rows)
+    cells = expand(loaded, scale, parse_seeds(seeds), {table for table, _ in selected})
     # Resolving a config needs the classes, and with them torch: seconds that status and gather shouldn't take.
     from experiments.cli import resolve
     from experiments.shared import prepare

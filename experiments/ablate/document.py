@@ -105,6 +105,13 @@ class Entry:
             raise self.error(f"expected a whole number from {at_least} up, got {value!r}")
         return value
 
+    def boolean(self) -> bool:
+        """Return `true` or `false`."""
+        value = self.value()
+        if not isinstance(value, bool):
+            raise self.error(f"expected true or false, got {value!r}")
+        return value
+
     def items(self) -> Iterator["Entry"]:
         """Yield the entries of a list."""
         if not isinstance(self.node, yaml.SequenceNode):

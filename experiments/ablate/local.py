@@ -33,6 +33,7 @@ from experiments.ablate.status import (
     eval_folder,
     read_state,
     seconds,
+    untrained_needs,
 )
 from experiments.run_record import EXIT_HELD, read_json
 from mntp.files import atomic_write
@@ -108,7 +109,7 @@ def run_jobs(
     console: Console,
     poll_seconds: float = POLL_SECONDS,
 ) -> list[JobView]:
-    """Run the jobs that aren't done, one after another.
+    """Run the jobs that aren't done, one after another; one that needs a run which isn't trained is not started.
 
     Args:
         jobs: in the order to run.
@@ -126,7 +127,12 @@ def run_jobs(
     with _sigterm_as_interrupt() as exit_code, _display(console, views) as show:
         try:
             for view in views:
-                if view.state != DONE:
+                if view.state == DONE:
+                    continue
+                if untrained := untrained_needs(view.job.needs):
+                    view.state, view.note = NOT_RUN, untrained
+                    show()
+                else:
                     _run_one(view, command(view.job), show, poll_seconds)
         except KeyboardInterrupt:
             raise InterruptedRunError(views, exit_code[0]) from None

@@ -6,34 +6,22 @@ scoring of the same run.
 """
 
 import copy
-import hashlib
-import json
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from experiments.ablate.matrix import Cell, Matrix, look_up
-from experiments.ablate.planned import Plan, PlannedCell
+from experiments.ablate.declared import Matrix, RowKey
+from experiments.ablate.expansion import Cell, CellKey
+from experiments.ablate.identity import INIT_PATH, class_name, content_hash, file_digest, train_hash
+from experiments.ablate.overlay import Removal, look_up
+from experiments.ablate.planned import Plan, PlannedCell, cell_label
+from experiments.run_record import final_checkpoint
 
-# Keys of the resolved configuration that can't change a trained model; everything else is in the train hash.
-NOT_IN_TRAIN_HASH = {
-    "model.init_args.seed": "stands in the folder's name, so that the seeds of a cell share their hash",
-    "data.seed": "the same seed",
-    "model.init_args.decoding": "sampling only: it is in the protocol hash",
-    "data.store": "a path; what lies there is counted by the store's fingerprint",
-    "data.num_workers": "the order of clips is a function of seed, epoch and position",
-    "trainer.default_root_dir": "a path",
-    "trainer.logger": "what is logged, and where",
-    "trainer.log_every_n_steps": "logging",
-    "trainer.enable_progress_bar": "display",
-    "trainer.enable_model_summary": "display",
-    "trainer.profiler": "measurement",
-}
-# Callbacks and plugins that only look at a run, or write it down; others (the moving average of the weights) change
-# what is scored.
-ONLOOKERS = ("AtomicCheckpointIO", "AudioWriter", "LastCheckpoint", "ModelCheckpoint", "ProgressFile", "SampleLogger")
+TRAINED_SYSTEM = "mntp.pretrained.TrainedSystem"
+
+Resolve = Callable[[dict[str, Any]], dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -46,6 +34,7 @@ class Job:
         config: the resolved configuration.
         protocol: how it is scored.
         protocol_hash: the protocol's hash.
+        needs: folders of the runs that must be trained before it starts, by label.
     """
 
     labels: tuple[str, ...]
@@ -53,6 +42,7 @@ class Job:
     config: dict[str, Any]
     protocol: dict[str, Any]
     protocol_hash: str
+    needs: Mapping[str, Path] = field(default_factory=dict)
 
     @property
     def trains(self) -> bool:
@@ -60,38 +50,48 @@ class Job:
         return look_up(self.config, "trainer.max_steps") != 0
 
 
-def content_hash(content: Any) -> str:
-    """Return 12 hex digits over plain data; the order of keys doesn't matter."""
-    text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
+@dataclass(frozen=True)
+class Scoring:
+    """What a cell resolves to.
 
-
-def train_hash(config: dict[str, Any], store: str) -> str:
-    """Return the hash of everything that can change the trained model.
-
-    Args:
-        config: the resolved configuration.
-        store: the prepared data's fingerprint.
+    Attributes:
+        cell: the cell.
+        config: the resolved configuration, with every default in it.
+        run_dir: the run's folder.
+        train_hash: the run's hash.
+        protocol: how it is scored.
     """
-    config = copy.deepcopy(config)
-    for key in NOT_IN_TRAIN_HASH:
-        parent, _, last = key.rpartition(".")
-        node = look_up(config, parent) if parent else config
-        if isinstance(node, dict):
-            node.pop(last, None)
-    for key in ("callbacks", "plugins"):
-        if parts := look_up(config, f"trainer.{key}"):
-            config["trainer"][key] = [part for part in parts if _class_name(part) not in ONLOOKERS]
-    return content_hash({"config": config, "store": store})
+
+    cell: Cell
+    config: dict[str, Any]
+    run_dir: Path
+    train_hash: str
+    protocol: dict[str, Any]
+
+    @property
+    def system(self) -> str:
+        """The system's class name."""
+        return class_name(self.config["model"])
+
+    @property
+    def label(self) -> str:
+        """The cell's label."""
+        return cell_label(*self.cell.key)
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """Equal for cells that are answered by the same scoring of the same run."""
+        return str(self.run_dir), content_hash(self.protocol)
 
 
 def build_plan(
     matrix: Matrix,
     cells: Sequence[Cell],
-    selected: set[tuple[str, str]],
+    selected: set[RowKey],
     runs: Path,
-    resolve: Callable[[dict[str, Any]], dict[str, Any]],
+    resolve: Resolve,
     prepare: Callable[[dict[str, Any]], dict[str, str]],
+    digest: Callable[[Path], str] = file_digest,
 ) -> tuple[Plan, list[Job]]:
     """Resolve all cells before anything starts, and name their runs.
 
@@ -103,69 +103,156 @@ def build_plan(
         resolve: validates a merged configuration and returns it with every default in it.
         prepare: makes what cells share and returns its fingerprints, {"store": .., "judge": ..}; called once
             per distinct data section.
+        digest: tells the content of a file of weights; called once per file.
 
     Returns:
-        The plan of all cells, and the jobs of the selected ones in order, each scoring once.
+        The plan of all cells, and the jobs of the selected ones, each scoring once, a job behind those it needs.
 
     Raises:
-        ValueError: a configuration is refused; the message says which file, line and row.
+        ValueError: a configuration is refused, or weights are absent; the message says which file, line and row.
     """
     resolve = _remembering(resolve)
-    resolved = [{} if cell.row.not_run else _resolve(cell, resolve) for cell in cells]
-    shared: dict[str, dict[str, str]] = {}
-    planned: list[PlannedCell] = []
-    protocols: dict[str, dict[str, Any]] = {}
-    jobs: dict[tuple[str, str], Job] = {}
+    scorings = _Scorings(cells, runs, resolve, prepare, digest).all()
     first: dict[tuple[str, str], str] = {}
-    for cell, config in zip(cells, resolved, strict=True):
-        if cell.row.not_run:
-            planned.append(_planned(cell, cell.settings.get("system", ""), selected=False))
-            continue
+    planned: dict[CellKey, PlannedCell] = {}
+    for key, scoring in scorings.items():
+        needs = {need.label: str(need.run_dir) for need in _needed(scoring, scorings)}
+        cell, same_as = scoring.cell, first.setdefault(scoring.key, scoring.label)
+        differences = _differences(cell, resolve(cell.base), scoring.config)
+        asked = (cell.table, cell.row.id) in selected
+        planned[key] = _planned(scoring, differences, asked, needs, "" if same_as == scoring.label else same_as)
+    protocols = {content_hash(scoring.protocol): scoring.protocol for scoring in scorings.values()}
+    _check_alike(list(planned.values()), protocols)
+    tables = [table for table in matrix.tables.values() if table.name in {cell.table for cell in cells}]
+    plan = Plan(
+        matrix=matrix.name,
+        scale=cells[0].scale,
+        titles={table.name: table.title for table in tables},
+        columns={table.name: list(table.columns) for table in tables},
+        protocols=protocols,
+        cells=tuple(planned.values()),
+    )
+    return plan, _jobs({key: scoring for key, scoring in scorings.items() if planned[key].selected}, scorings)
+
+
+class _Scorings:
+    """Resolves cells; one that starts from a trained run is named after that run is."""
+
+    def __init__(
+        self,
+        cells: Sequence[Cell],
+        runs: Path,
+        resolve: Resolve,
+        prepare: Callable[[dict[str, Any]], dict[str, str]],
+        digest: Callable[[Path], str],
+    ) -> None:
+        self._cells = {cell.key: cell for cell in cells}
+        self._runs, self._resolve, self._prepare, self._digest = runs, resolve, prepare, digest
+        self._done: dict[CellKey, Scoring] = {}
+        self._shared: dict[str, dict[str, str]] = {}
+        self._digests: dict[str, str] = {}
+
+    def all(self) -> dict[CellKey, Scoring]:
+        """Return all cells' scorings in the cells' order; nothing is prepared before every config is checked."""
+        for cell in self._cells.values():
+            _resolved(cell, cell.config, self._resolve)
+        return {key: self._of(key) for key in self._cells}
+
+    def _of(self, key: CellKey) -> Scoring:
+        if key not in self._done:
+            self._done[key] = self._scoring(self._cells[key])
+        return self._done[key]
+
+    def _scoring(self, cell: Cell) -> Scoring:
+        config = _resolved(cell, cell.config, self._resolve)
+        weights = ""
+        if cell.row.init_from:
+            start = self._of((*cell.row.init_from, cell.seed))
+            path = str(final_checkpoint(start.run_dir))
+            init = {"class_path": TRAINED_SYSTEM, "init_args": {"path": path}}
+            config = _resolved(cell, {**cell.config, "init": init}, self._resolve)
+            weights = f"{start.system}-{start.train_hash}"
+        elif file := look_up(config, INIT_PATH):
+            weights = self._digest_of(file, cell)
+        shared = self._prepared(config)
+        trained = train_hash(config, shared["store"], weights)
+        if cell.row.decodes_from:
+            _check_decodes(cell, config, trained, self._of((*cell.row.decodes_from, cell.seed)))
+        name = f"{class_name(config['model'])}-{trained}-s{cell.seed}"
+        return Scoring(cell, config, self._runs / name, trained, _protocol(cell, config, shared))
+
+    def _prepared(self, config: dict[str, Any]) -> dict[str, str]:
         data = content_hash(config["data"])
-        if data not in shared:
-            shared[data] = prepare(config)
-        protocol = _protocol(cell, config, shared[data])
-        trained, scored, system = train_hash(config, shared[data]["store"]), content_hash(protocol), _system(config)
-        run_dir = runs / f"{system}-{trained}-s{cell.seed}"
-        key = (str(run_dir), scored)
-        item = _planned(
-            cell,
-            system,
-            differences=_differences(cell, resolve(cell.base), config),
-            selected=(cell.table, cell.row.id) in selected,
-            same_as=first.get(key, ""),
-            run_dir=str(run_dir),
-            train_hash=trained,
-            protocol_hash=scored,
-        )
-        first.setdefault(key, item.label)
-        protocols[scored] = protocol
-        planned.append(item)
-        if item.selected:
-            labels = (*(jobs[key].labels if key in jobs else ()), item.label)
-            jobs[key] = Job(labels, run_dir, config, protocol, scored)
-    _check_alike(planned, protocols)
-    titles = {table.name: table.title for table in matrix.tables.values()}
-    return Plan(matrix.name, cells[0].scale, titles, protocols, tuple(planned)), list(jobs.values())
+        if data not in self._shared:
+            self._shared[data] = self._prepare(config)
+        return self._shared[data]
+
+    def _digest_of(self, file: str, cell: Cell) -> str:
+        if file not in self._digests:
+            try:
+                self._digests[file] = self._digest(Path(file))
+            except OSError as error:
+                raise ValueError(
+                    f"{cell.row.where}: {cell.table} row {cell.row.id} starts from the weights {file}, which can't be "
+                    f"read ({error.strerror}): put them there, or set `init: null` in its base config for random ones"
+                ) from error
+        return self._digests[file]
+
+
+def _needed(scoring: Scoring, scorings: Mapping[CellKey, Scoring]) -> list[Scoring]:
+    """The scorings whose runs must be trained first; not the one that is the cell's own."""
+    needed = [scorings[*key, scoring.cell.seed] for key in scoring.cell.row.needs]
+    return [need for need in needed if need.key != scoring.key]
+
+
+def _jobs(selected: Mapping[CellKey, Scoring], scorings: Mapping[CellKey, Scoring]) -> list[Job]:
+    """Each scoring once, in the cells' order but for those that others need, which come before them."""
+    cells: dict[tuple[str, str], list[Scoring]] = {}
+    for scoring in selected.values():
+        cells.setdefault(scoring.key, []).append(scoring)
+    jobs: dict[tuple[str, str], Job] = {}
+
+    def add(key: tuple[str, str]) -> None:
+        needed = {need.label: need for scoring in cells[key] for need in _needed(scoring, scorings)}
+        for need in needed.values():
+            if need.key in cells and need.key not in jobs:
+                add(need.key)
+        one, labels = cells[key][0], tuple(scoring.label for scoring in cells[key])
+        needs = {label: need.run_dir for label, need in needed.items()}
+        jobs[key] = Job(labels, one.run_dir, one.config, one.protocol, key[1], needs)
+
+    for key in cells:
+        if key not in jobs:
+            add(key)
+    return list(jobs.values())
 
 
 def _check_alike(planned: Sequence[PlannedCell], protocols: dict[str, dict[str, Any]]) -> None:
     """A table compares: all its rows hear the same clips and the same judge."""
     seen: dict[str, tuple[str, tuple[str, ...]]] = {}
     for cell in planned:
-        if not cell.reason:
-            heard = tuple(str(protocols[cell.protocol_hash][key]) for key in ("store", "judge"))
-            label, first = seen.setdefault(cell.table, (cell.label, heard))
-            if heard != first:
-                raise ValueError(
-                    f"{cell.table}: {label} and {cell.label} can't stand in one table, their store and judge are "
-                    f"{' '.join(first)} and {' '.join(heard)}; give their base configs the same data section"
-                )
+        heard = tuple(str(protocols[cell.protocol_hash][key]) for key in ("store", "judge"))
+        label, first = seen.setdefault(cell.table, (cell.label, heard))
+        if heard != first:
+            raise ValueError(
+                f"{cell.table}: {label} and {cell.label} can't stand in one table, their store and judge are "
+                f"{' '.join(first)} and {' '.join(heard)}; give their base configs the same data section"
+            )
 
 
-def _resolve(cell: Cell, resolve: Callable[[dict[str, Any]], dict[str, Any]]) -> dict[str, Any]:
+def _check_decodes(cell: Cell, config: dict[str, Any], trained: str, model: Scoring) -> None:
+    """A row of a table that decodes has the run of the row that it is like."""
+    if trained != model.train_hash:
+        keys = [s.key for s in cell.row.overlay if look_up(config, s.key) != look_up(model.config, s.key)]
+        raise ValueError(
+            f"{cell.row.where}: {cell.table} row {cell.row.id} would train a run of its own ({', '.join(keys)}); "
+            f"its table decodes runs that exist, this row those of {model.label}"
+        )
+
+
+def _resolved(cell: Cell, config: dict[str, Any], resolve: Resolve) -> dict[str, Any]:
     try:
-        return resolve(cell.config)
+        return resolve(config)
     except ValueError as error:
         message = " ".join(str(error).split())
         raise ValueError(f"{_where(cell, message)}: {cell.table} row {cell.row.id}: {message}") from None
@@ -173,13 +260,13 @@ def _resolve(cell: Cell, resolve: Callable[[dict[str, Any]], dict[str, Any]]) ->
 
 def _where(cell: Cell, message: str) -> str:
     """Where the user has to look: the line of the overlay key that the complaint names first, else the row's."""
-    last_parts = {key: re.escape(key.rpartition(".")[2]) for key in cell.settings_where}
-    found = {key: re.search(rf"\b{part}\b", message) for key, part in last_parts.items()}
-    named = sorted((match.start(), key) for key, match in found.items() if match)
-    return cell.settings_where[named[0][1]] if named else cell.row.where
+    last_parts = {change.where: re.escape(change.key.rpartition(".")[2]) for change in cell.overlay}
+    found = {where: re.search(rf"\b{part}\b", message) for where, part in last_parts.items()}
+    named = sorted((match.start(), where) for where, match in found.items() if match)
+    return named[0][1] if named else cell.row.where
 
 
-def _remembering(resolve: Callable[[dict[str, Any]], dict[str, Any]]) -> Callable[[dict[str, Any]], dict[str, Any]]:
+def _remembering(resolve: Resolve) -> Resolve:
     """Resolve equal configurations once: the rows of a table share a few base configs."""
     known: dict[str, dict[str, Any]] = {}
 
@@ -194,8 +281,15 @@ def _remembering(resolve: Callable[[dict[str, Any]], dict[str, Any]]) -> Callabl
 
 def _differences(cell: Cell, base: dict[str, Any], config: dict[str, Any]) -> dict[str, Any]:
     """The overlay's keys that change anything once every default is filled in, on both sides."""
-    values = {key: look_up(config, key) for key in cell.settings_where}
-    return {key: value for key, value in values.items() if value != look_up(base, key)}
+    changes = {change.key: isinstance(change, Removal) for change in cell.overlay}
+    if cell.row.init_from:
+        changes["init"] = False
+    values = {key: look_up(config, key) for key in changes}
+    return {
+        key: "(removed)" if changes[key] and value is None else value
+        for key, value in values.items()
+        if value != look_up(base, key)
+    }
 
 
 def _protocol(cell: Cell, config: dict[str, Any], shared: dict[str, str]) -> dict[str, Any]:
@@ -213,40 +307,26 @@ def _protocol(cell: Cell, config: dict[str, Any], shared: dict[str, str]) -> dic
 
 
 def _planned(
-    cell: Cell,
-    system: str,
-    selected: bool,
-    differences: dict[str, Any] | None = None,
-    same_as: str = "",
-    run_dir: str = "",
-    train_hash: str = "",
-    protocol_hash: str = "",
+    scoring: Scoring, differences: dict[str, Any], selected: bool, needs: dict[str, str], same_as: str
 ) -> PlannedCell:
+    cell = scoring.cell
     scores_model = cell.row.source == "model"  # ground truth and reconstruction hear no system
     return PlannedCell(
         table=cell.table,
         row=cell.row.id,
         reference=cell.row.reference,
-        system=system if scores_model else "",
+        system=scoring.system if scores_model else "",
         scale=cell.scale,
         seed=cell.seed,
         description=cell.row.description,
         settings=cell.settings if scores_model else dict.fromkeys(cell.settings, ""),
         source=cell.row.source,
-        differences=differences or {},
+        differences=differences,
         published=cell.row.published,
         selected=selected,
-        reason=cell.row.not_run,
+        needs=needs,
         same_as=same_as,
-        run_dir=run_dir,
-        train_hash=train_hash,
-        protocol_hash=protocol_hash,
+        run_dir=str(scoring.run_dir),
+        train_hash=scoring.train_hash,
+        protocol_hash=scoring.key[1],
     )
-
-
-def _class_name(node: Any) -> str:
-    return str(node["class_path"]).rpartition(".")[2] if isinstance(node, dict) and "class_path" in node else ""
-
-
-def _system(config: dict[str, Any]) -> str:
-    return _class_name(config["model"])

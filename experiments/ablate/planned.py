@@ -8,8 +8,21 @@ from typing import Any
 
 from mntp.files import atomic_write
 
-FORMAT = 1
+FORMAT = 2
 DEFAULT_SCALE = "micro"
+
+
+def row_label(table: str, row: str) -> str:
+    """Return what a row is called, and asked for by: `3G`, `3 H_mar`, `4:1`, `figure6a:3`."""
+    number = table.removeprefix("table")
+    if not number.isdigit() or not row[0].isalpha():
+        return f"{number}:{row}"
+    return f"{number}{row}" if len(row) == 1 else f"{number} {row}"
+
+
+def cell_label(table: str, row: str, seed: int) -> str:
+    """Return a row's label, with the seed where it isn't 0: `3G s1`."""
+    return f"{row_label(table, row)} s{seed}" if seed else row_label(table, row)
 
 
 @dataclass(frozen=True)
@@ -29,11 +42,11 @@ class PlannedCell:
         differences: keys in which the config differs from the scale's base config, with their values.
         published: the paper's values as printed, by metric.
         selected: True where this plan was asked to run it.
-        reason: why it can't be run; empty if it can.
+        needs: folders of the runs that must be trained before it starts, by the label of their cells.
         same_as: label of an earlier cell with the same run and scoring; empty if there is none.
-        run_dir: the run's folder; empty if the cell can't be run.
-        train_hash: 12 hex digits, or empty.
-        protocol_hash: 12 hex digits, or empty.
+        run_dir: the run's folder.
+        train_hash: 12 hex digits.
+        protocol_hash: 12 hex digits.
     """
 
     table: str
@@ -48,7 +61,7 @@ class PlannedCell:
     differences: dict[str, Any]
     published: dict[str, str]
     selected: bool
-    reason: str
+    needs: dict[str, str]
     same_as: str
     run_dir: str
     train_hash: str
@@ -56,10 +69,8 @@ class PlannedCell:
 
     @property
     def label(self) -> str:
-        """`3G`, `3 untrained`, with the seed where it isn't 0: `3G s1`."""
-        number = self.table.removeprefix("table")
-        name = f"{number} {self.row}" if len(self.row) > 1 or not number.isdigit() else f"{number}{self.row}"
-        return f"{name} s{self.seed}" if self.seed else name
+        """The row's label, with the seed where it isn't 0: `3G s1`."""
+        return cell_label(self.table, self.row, self.seed)
 
 
 @dataclass(frozen=True)
@@ -70,6 +81,7 @@ class Plan:
         matrix: name of the matrix.
         scale: its scale; a plan never mixes two.
         titles: table name to title.
+        columns: table name to what it shows beside the columns that all tables have.
         protocols: protocol hash to the protocol's content.
         cells: all cells of all tables, also those that weren't asked for.
     """
@@ -77,6 +89,7 @@ class Plan:
     matrix: str
     scale: str
     titles: dict[str, str]
+    columns: dict[str, list[str]]
     protocols: dict[str, dict[str, Any]]
     cells: tuple[PlannedCell, ...]
 

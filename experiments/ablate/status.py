@@ -2,6 +2,7 @@
 
 import fcntl
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from experiments.ablate.planned import Plan, PlannedCell
-from experiments.run_record import read_json
+from experiments.run_record import final_checkpoint, read_json
 
 DONE, RUNNING, FAILED, INTERRUPTED, NOT_RUN = "done", "running", "failed", "interrupted", "not run"
 STYLES = {DONE: "green", RUNNING: "cyan", FAILED: "bold red", INTERRUPTED: "yellow", NOT_RUN: "dim"}
@@ -69,12 +70,18 @@ def read_state(run_dir: Path, protocol_hash: str) -> CellState:
 
 def cell_state(cell: PlannedCell) -> CellState:
     """Return the state of a planned cell, with the reason why one wasn't run."""
-    if cell.reason:
-        return CellState(NOT_RUN, cell.reason)
     state = read_state(Path(cell.run_dir), cell.protocol_hash)
-    if state.state == NOT_RUN:
-        return CellState(NOT_RUN, "not started yet" if cell.selected else "not among the rows asked for")
-    return state
+    if state.state != NOT_RUN:
+        return state
+    if not cell.selected:
+        return CellState(NOT_RUN, "not among the rows asked for")
+    return CellState(NOT_RUN, untrained_needs(cell.needs) or "not started yet")
+
+
+def untrained_needs(needs: Mapping[str, str | Path]) -> str:
+    """Return which of the needed runs, given by label and folder, aren't trained, in a line; empty if all are."""
+    missing = [label for label, run_dir in needs.items() if not final_checkpoint(Path(run_dir)).is_file()]
+    return f"needs {', '.join(missing)}, which has no final checkpoint" if missing else ""
 
 
 def is_running(run_dir: Path, progress: dict[str, Any]) -> bool:

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from experiments.ablate.matrix import PAPER_METRICS
 from experiments.ablate.planned import PlannedCell
+from experiments.ablate.published import PAPER_METRICS
 from experiments.ablate.status import DONE, STYLES, CellState
 
 NOT_COMPARABLE = (

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from experiments.ablate.matrix import Setting, overlaid
+from experiments.ablate.overlay import Setting, overlaid
 from experiments.cli import load_config, resolve
 
 MICRO = Path(__file__).parents[2] / "experiments" / "configs" / "micro"

@@ -5,7 +5,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from experiments.ablate.matrix import Matrix, load_matrix
+from experiments.ablate.declared import Matrix
+from experiments.ablate.matrix import load_matrix
 from experiments.ablate.plan import Job
 
 REPOSITORY = Path(__file__).parents[3]
@@ -54,6 +55,7 @@ def resolve(config: dict[str, Any]) -> dict[str, Any]:
             raise ValueError(f"Key 'model.init_args.{key}' is not expected")
     model["init_args"].setdefault("decoding", {"guidance": 7.0})
     config["trainer"].setdefault("logger", False)
+    config.setdefault("init", None)
     return config
 
 

@@ -62,7 +62,7 @@ def test_one_command_runs_the_rows_and_writes_the_tables(world: Path, capsys: py
 def test_plan_status_and_gather_say_the_same(world: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.plan(rows="3I") == 0
     shown = capsys.readouterr().out
-    assert "1 scorings of 1 runs, 0 done" in shown and "not available yet" in " ".join(shown.split())
+    assert "1 scorings of 1 runs, 0 done" in shown and "needs 3K" not in " ".join(shown.split())
     assert not (world / "runs").exists()  # planning starts nothing
     assert cli.status() == 0 and cli.gather() == 0
     assert "not run" in capsys.readouterr().out
@@ -77,7 +77,7 @@ def test_another_scale_never_touches_the_default_ones_tables(world: Path) -> Non
 
 
 def test_the_exit_code_is_1_if_anything_that_was_asked_for_is_missing(tmp_path: Path) -> None:
-    write_plan(Plan("m", "micro", {}, {}, ()), tmp_path)
+    write_plan(Plan("m", "micro", {}, {}, {}, ()), tmp_path)
     jobs = [fake_job(tmp_path, "a", mode="crash"), fake_job(tmp_path, "b")]
     with (tmp_path / "out.txt").open("w") as out:
         assert cli.execute(jobs, fake_command, tmp_path, Console(file=out)) == 1
@@ -102,7 +102,7 @@ def test_looking_at_results_imports_no_torch(module: str) -> None:
 
 
 def test_an_interrupt_still_gathers_and_says_how_to_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_plan(Plan("m", "micro", {}, {}, ()), tmp_path)
+    write_plan(Plan("m", "micro", {}, {}, {}, ()), tmp_path)
     done, hanging = JobView(fake_job(tmp_path, "a"), DONE, {}), JobView(fake_job(tmp_path, "b"), INTERRUPTED, {})
     hanging.progress, hanging.elapsed = {"phase": "training", "step": 300, "max_steps": 400}, 66.0
 

@@ -24,7 +24,7 @@ def cell(folder: Path, table: str, row: str, **changes: Any) -> PlannedCell:
     base = PlannedCell(
         table=table, row=row, reference=False, system="AudioMNTP", scale="micro", seed=0, description=f"row {row}",
         settings={"system": "AudioMNTP", "schedule": "C"}, source="model", differences={}, published={}, selected=True,
-        reason="", same_as="", run_dir=str(folder / "runs" / f"AudioMNTP-{row}-s0"), train_hash=f"hash{row}",
+        needs={}, same_as="", run_dir=str(folder / "runs" / f"AudioMNTP-{row}-s0"), train_hash=f"hash{row}",
         protocol_hash=PROTOCOL,
     )  # fmt: skip
     return replace(base, **changes)
@@ -47,16 +47,16 @@ def scores(fd: float, loss: float | None, **more: Any) -> dict[str, Any]:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Five rows: a reference, two finished ones, one that failed, one that can't be run."""
+    """Five rows: a reference, two finished ones, one that failed, one that needs the failed one."""
     cells = [
         cell(tmp_path, "table3", "truth", reference=True, source="ground_truth", system="",
              settings={"system": "", "schedule": ""}),
         cell(tmp_path, "table3", "G", published={"fd": "14.81", "fad": "1.68", "kl": "1.16", "is": "9.67"}),
         cell(tmp_path, "table3", "I", description="with a | bar and a <b>", published={"fd": "20.82"}),
         cell(tmp_path, "table3", "K"),
-        cell(tmp_path, "table3", "B", reason="row K first", run_dir="", train_hash="", protocol_hash=""),
+        cell(tmp_path, "table3", "B", needs={"3K": str(tmp_path / "runs" / "AudioMNTP-K-s0")}),
     ]  # fmt: skip
-    plan = Plan("ablations", "micro", {"table3": "Table 3: golden"}, {PROTOCOL: {"num_clips": 128}}, tuple(cells))
+    plan = Plan("ablations", "micro", {"table3": "Table 3: golden"}, {}, {PROTOCOL: {"num_clips": 128}}, tuple(cells))
     write_plan(plan, tmp_path)
     finish(cells[0], scores(0.0, None))
     finish(cells[1], scores(2.5, 0.2468))
@@ -99,7 +99,7 @@ GOLDEN_MARKDOWN = """\
 Notes:
 
 - K: failed: exit code 1: ValueError: no
-- B: not run: row K first
+- B: not run: needs 3K, which has no final checkpoint
 
 ## Published
 
@@ -208,7 +208,7 @@ def test_states_come_from_files_alone(tmp_path: Path) -> None:
 
 def test_several_seeds_are_told_apart(folder: Path) -> None:
     cells = [cell(folder, "table3", "G"), cell(folder, "table3", "G", seed=1, run_dir=str(folder / "runs/x-s1"))]
-    write_plan(Plan("m", "micro", {"table3": "T"}, {PROTOCOL: {"num_clips": 128}}, tuple(cells)), folder)
+    write_plan(Plan("m", "micro", {"table3": "T"}, {}, {PROTOCOL: {"num_clips": 128}}, tuple(cells)), folder)
     gather_results(folder)
     text = (folder / "table3.md").read_text()
     assert "| G | AudioMNTP | C | 0 | 64 |" in text and "- G (seed 1): not run" in text
@@ -220,8 +220,8 @@ def test_the_terminal_shows_times_reasons_and_states(folder: Path) -> None:
     console = Console(file=out, width=200)
     results = gather_results(folder)["table3"]
     console.print(table_rich("Table 3", results))
-    console.print(status_table(Plan("m", "micro", {"table3": "T"}, {}, tuple(r.cell for r in results))))
-    for part in ("not run", "failed", "2.500", "1:20", "19 s", "row K first", "ValueError: no"):
+    console.print(status_table(Plan("m", "micro", {"table3": "T"}, {}, {}, tuple(r.cell for r in results))))
+    for part in ("not run", "failed", "2.500", "1:20", "19 s", "needs 3K", "ValueError: no"):
         assert part in out.getvalue()
 
 

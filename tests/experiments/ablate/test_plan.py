@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 
-from experiments.ablate.matrix import expand, select_rows
-from experiments.ablate.plan import NOT_IN_TRAIN_HASH, Job, build_plan, content_hash, train_hash
+from experiments.ablate.expansion import expand
+from experiments.ablate.identity import NOT_IN_TRAIN_HASH, content_hash, train_hash
+from experiments.ablate.plan import Job, build_plan
 from experiments.ablate.planned import Plan, read_plan, results_folder, write_plan
+from experiments.ablate.selection import select_rows
 from tests.experiments.ablate.support import REPOSITORY, SHARED, load_world, prepare, resolve
 
 CONFIG: dict[str, Any] = {
@@ -107,9 +109,22 @@ def test_every_row_is_in_the_plan_whatever_is_asked_for(plan_rows: Planner) -> N
     plan, jobs = plan_rows("3A")
     assert [job.labels for job in jobs] == [("3A",)] and len(plan.cells) == 22
     assert {cell.label for cell in plan.cells if cell.selected} == {"3A"}
-    b = next(cell for cell in plan.cells if cell.label == "3B")
-    assert b.reason and not b.run_dir and not b.protocol_hash
-    assert len(plan_rows("all")[1]) == 3 + 7 + 5  # references, the default rows, C D E F H_mar
+    assert len(plan_rows("all")[1]) == 3 + 7 + 6  # references, the default rows, B C D E F H_mar
+
+
+def test_a_row_that_starts_from_another_comes_behind_it_and_is_named_after_it(plan_rows: Planner) -> None:
+    plan, jobs = plan_rows("3B")
+    assert [job.labels for job in jobs] == [("3K",), ("3B",)]
+    k, b = jobs
+    assert b.needs == {"3K": k.run_dir} and k.needs == {}
+    assert b.config["init"]["init_args"]["path"] == str(k.run_dir / "checkpoints" / "final.ckpt")
+    cells = {cell.label: cell for cell in plan.cells}
+    assert cells["3B"].train_hash != cells["3A"].train_hash
+    weights = f"AudioMAR-{cells['3K'].train_hash}"
+    assert cells["3B"].train_hash == train_hash(b.config, SHARED["store"], weights)
+    moved = copy.deepcopy(b.config)
+    moved["init"]["init_args"]["path"] = "elsewhere/final.ckpt"
+    assert train_hash(moved, SHARED["store"], weights) == cells["3B"].train_hash, "where it lies doesn't matter"
 
 
 def test_a_run_folder_says_system_hash_and_seed(plan_rows: Planner) -> None:
@@ -183,10 +198,10 @@ def test_a_plan_comes_back_as_it_was_written(plan_rows: Planner, tmp_path: Path)
     assert read_plan(tmp_path / "results").matrix == "other"
 
 
-@pytest.mark.parametrize("content", ["", "{}", "[]", '{"format": 2}', '{"format": 1, "cells": [{}]}'])
+@pytest.mark.parametrize("content", ["", "{}", "[]", '{"format": 1}', '{"format": 2, "cells": [{}]}'])
 def test_a_file_that_is_no_plan(tmp_path: Path, content: str) -> None:
     (tmp_path / "plan.json").write_text(content)
-    with pytest.raises(ValueError, match=r"plan\.json: not a plan of format 1"):
+    with pytest.raises(ValueError, match=r"plan\.json: not a plan of format 2"):
         read_plan(tmp_path)
     with pytest.raises(FileNotFoundError, match="nothing is planned here"):
         read_plan(tmp_path / "absent")
