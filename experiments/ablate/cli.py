@@ -36,7 +36,7 @@ def plan(
     Args:
         matrix: the matrix file.
         scale: one of its scales (smoke, micro).
-        rows: which rows: nothing for the default ones, `all`, or ids as in `3A,3G,8B`.
+        rows: which rows: nothing for the default ones, `all`, or rows and tables as in `3A,8B,table6,factorial`.
         seeds: seeds, as in `0,1,2`.
         out: folder of the results; a scale other than micro has its own folder beneath it.
         runs: folder of the runs.
@@ -64,7 +64,7 @@ def run(
     Args:
         matrix: the matrix file.
         scale: one of its scales (smoke, micro).
-        rows: which rows: nothing for the default ones, `all`, or ids as in `3A,3G,8B`.
+        rows: which rows: nothing for the default ones, `all`, or rows and tables as in `3A,8B,table6,factorial`.
         seeds: seeds, as in `0,1,2`.
         out: folder of the results; a scale other than micro has its own folder beneath it.
         runs: folder of the runs.
@@ -176,10 +176,11 @@ def parse_seeds(text: str) -> list[int]:
 
 
 def _show_tables(folder: Path, console: Console) -> None:
-    titles = read_plan(folder).titles
-    for name, results in gather_results(folder).items():
-        console.print(table_rich(titles[name], results))
-    console.print(f"written: {folder}/results.csv, " + ", ".join(f"{name}.csv, {name}.md" for name in titles))
+    planned = read_plan(folder)
+    tables = gather_results(folder)
+    for name, results in tables.items():
+        console.print(table_rich(planned.titles[name], results, planned.columns[name]))
+    console.print(f"written: {folder}/results.csv, " + ", ".join(f"{name}.csv, {name}.md" for name in tables))
 
 
 def _console() -> Console:

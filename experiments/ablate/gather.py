@@ -19,7 +19,7 @@ NOT_METRICS = ("num_clips",)
 
 
 def gather_results(folder: Path) -> dict[str, list[Result]]:
-    """Read every planned cell's run folder and write `results.csv` and each table's CSV and Markdown.
+    """Read the run folders of the tables that were asked for; write `results.csv` and each table's CSV and Markdown.
 
     Args:
         folder: where `plan.json` lies, and where the tables go.
@@ -32,12 +32,13 @@ def gather_results(folder: Path) -> dict[str, list[Result]]:
         ValueError: the plan can't be read.
     """
     plan = read_plan(folder)
-    results = [Result(cell, cell_state(cell)) for cell in plan.cells]
-    tables = {name: [result for result in results if result.cell.table == name] for name in plan.titles}
+    asked = {cell.table for cell in plan.cells if cell.selected}
+    results = [Result(cell, cell_state(cell)) for cell in plan.cells if cell.table in asked]
+    tables = {name: [r for r in results if r.cell.table == name] for name in plan.titles if name in asked}
     _write(folder / "results.csv", results_csv(plan, results))
     for name, rows in tables.items():
-        _write(folder / f"{name}.csv", table_csv(rows))
-        _write(folder / f"{name}.md", table_markdown(plan.titles[name], rows))
+        _write(folder / f"{name}.csv", table_csv(rows, plan.columns[name]))
+        _write(folder / f"{name}.md", table_markdown(plan.titles[name], rows, plan.columns[name]))
     return tables
 
 

@@ -9,6 +9,7 @@ import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from rich.table import Table as RichTable
 from rich.text import Text
@@ -43,6 +44,15 @@ METRICS = {
     "ntp_loss": Metric(4, -1),
     "train_seconds": Metric(0, 0),
 }
+# What a table shows beside these where its `columns` say so, as in Table 4.
+EXTRA_METRICS = {
+    "parameters": Metric(0, 0),
+    "head_parameters": Metric(0, 0),
+    "head_share": Metric(3, 0),
+    "sample_seconds": Metric(1, 0),
+}
+ALL_METRICS = METRICS | EXTRA_METRICS
+RECORDED = {"train_seconds": "train_seconds", "parameters": "num_parameters", "head_parameters": "num_head_parameters"}
 
 
 @dataclass(frozen=True)
@@ -56,8 +66,14 @@ class Result:
         """Return a metric's value; None where the cell isn't done, or the metric doesn't apply to it."""
         if self.state.state != DONE:
             return None
-        if metric == "train_seconds":
-            value = self.state.run.get(metric) if self.cell.source == "model" else None
+        run = self.state.run if self.cell.source == "model" else {}
+        value: Any
+        if metric == "head_share":
+            value = run["num_head_parameters"] / run["num_parameters"] if run.get("num_parameters") else None
+        elif metric == "sample_seconds":
+            value = self.state.timings.get(metric) if run else None
+        elif metric in RECORDED:
+            value = run.get(RECORDED[metric])
         else:
             value = self.state.metrics.get(metric)
         return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
@@ -67,7 +83,7 @@ class Result:
         value = self.value(metric)
         if value is None:
             return "n/a" if self.state.state == DONE else self.state.state
-        return f"{value:.{METRICS[metric].digits}f}"
+        return f"{value:.{ALL_METRICS[metric].digits}f}"
 
     def notes(self) -> str:
         """Return the line below the table: why there is no number, and which row has the same run."""
@@ -82,16 +98,18 @@ class Result:
         return "; ".join(parts)
 
 
-def table_csv(results: Sequence[Result]) -> str:
+def table_csv(results: Sequence[Result], columns: Sequence[str] = ()) -> str:
     """Return one table as CSV: `row`, settings, state, ours with full precision, then `published_*` as printed.
 
-    A number that is missing is an empty field beside its state; one that doesn't apply is `n/a`.
+    A number that is missing is an empty field beside its state; one that doesn't apply is `n/a`. `columns` are shown
+    beside the metrics that every table has.
     """
+    metrics = (*METRICS, *columns)
     settings = list(results[0].cell.settings)
     published = [f"published_{metric}" for metric in PAPER_METRICS]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["row", *settings, "state", "scale", "seed", "num_clips", *METRICS, *published])
+    writer.writerow(["row", *settings, "state", "scale", "seed", "num_clips", *metrics, *published])
     for result in results:
         cell, state = result.cell, result.state
         writer.writerow([
@@ -101,26 +119,27 @@ def table_csv(results: Sequence[Result]) -> str:
             cell.scale,
             cell.seed,
             state.metrics.get("num_clips", ""),
-            *(_csv_value(result, metric) for metric in METRICS),
+            *(_csv_value(result, metric) for metric in metrics),
             *(cell.published.get(metric, "") for metric in PAPER_METRICS),
         ])  # fmt: skip
     return text.getvalue()
 
 
-def table_markdown(title: str, results: Sequence[Result]) -> str:
+def table_markdown(title: str, results: Sequence[Result], columns: Sequence[str] = ()) -> str:
     """Return one table as Markdown: ours (best trained row in bold), notes, then the paper's values apart."""
     settings = list(results[0].cell.settings)
     several_seeds = len({result.cell.seed for result in results}) > 1
     best = best_shown(results)
     header = ["row", *settings, *(["seed"] if several_seeds else []), "clips"]
-    header += [f"{name}{metric.arrow()}" for name, metric in METRICS.items()]
+    metrics = (*METRICS, *columns)
+    header += [f"{name}{ALL_METRICS[name].arrow()}" for name in metrics]
     lines = [f"# {title}", "", f"## Ours, scale `{results[0].cell.scale}`", "", *_head(header)]
     for result in results:
         cell = result.cell
         cells = [cell.row, *(cell.settings[axis] for axis in settings)]
         cells += [str(cell.seed)] if several_seeds else []
         cells.append(str(result.state.metrics.get("num_clips", "")))
-        for metric in METRICS:
+        for metric in metrics:
             shown = result.shown(metric)
             cells.append(f"**{shown}**" if _is_best(result, metric, best) else shown)
         lines.append(_line(cells))
@@ -135,18 +154,19 @@ def table_markdown(title: str, results: Sequence[Result]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def table_rich(title: str, results: Sequence[Result]) -> RichTable:
+def table_rich(title: str, results: Sequence[Result], columns: Sequence[str] = ()) -> RichTable:
     """Return one table for the terminal: ours only, the best trained row in bold."""
     best = best_shown(results)
     axes = list(results[0].cell.settings)
     table = RichTable(title=f"{title} (ours, scale {results[0].cell.scale})", title_justify="left")
     for name in ("row", "seed", *axes):
         table.add_column(name.replace("_", " "), overflow="fold")
-    for name, metric in METRICS.items():
-        table.add_column(f"{name}{metric.arrow()}", justify="right", overflow="fold")
+    metrics = (*METRICS, *columns)
+    for name in metrics:
+        table.add_column(f"{name}{ALL_METRICS[name].arrow()}", justify="right", overflow="fold")
     for result in results:
         values = []
-        for metric_name in METRICS:
+        for metric_name in metrics:
             style = "" if result.state.state == DONE else STYLES[result.state.state]
             style = "bold" if _is_best(result, metric_name, best) else style
             values.append(Text(result.shown(metric_name), style=style))

@@ -33,8 +33,23 @@ class MaskedDecoding(Decoding):
 
     Args:
         order: `random` (MAR) or `causal`, left to right (Table 6).
-        num_steps: calls of the backbone; None is N / 4, 64 for the paper's 256 tokens.
+        num_steps: calls of the backbone; of N tokens `n/4` (the paper's 64) or `n` (its 256), or a number.
     """
 
     order: Literal["random", "causal"] = "random"
-    num_steps: int | None = None
+    num_steps: Literal["n/4", "n"] | int = "n/4"
+
+    def calls(self, num_tokens: int) -> int:
+        """Calls of the backbone for a clip of `num_tokens`.
+
+        Raises:
+            ValueError: a number of steps below 1.
+        """
+        match self.num_steps:
+            case "n":
+                return num_tokens
+            case "n/4":
+                return max(1, num_tokens // 4)
+            case int(steps) if steps >= 1:
+                return steps
+        raise ValueError(f"decoding.num_steps: expected n/4, n or a number from 1 up, got {self.num_steps!r}")

@@ -68,7 +68,7 @@ def decode_masked(
     tokens = prompt.new_zeros(batch, num_tokens, head.token_dim, dtype=torch.float32)
     mask = torch.ones(batch, num_tokens, dtype=torch.bool, device=prompt.device)
     revealed = 0
-    for count in cosine_counts(num_tokens, decoding.num_steps or max(1, num_tokens // 4)):
+    for count in cosine_counts(num_tokens, decoding.calls(num_tokens)):
         now = orders[:, revealed : revealed + count].sort(dim=1).values
         copies = 2 if guided else 1
         z = gather_rows(backbone(prompt, tokens.repeat(copies, 1, 1), mask.repeat(copies, 1)), now.repeat(copies, 1))

@@ -1,6 +1,7 @@
 """A small world for the runner's tests: bare base configs, a resolver, jobs of the fake run."""
 
 import copy
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,17 @@ REPOSITORY = Path(__file__).parents[3]
 FAKE_RUN = Path(__file__).parent / "fake_run.py"
 SHARED = {"store": "5708e0000000", "judge": "1d9e00000000"}
 
-BASES = {
-    "audio_ntp": {"class_path": "mntp.systems.AudioNTP", "init_args": {"seed": 0}},
-    "audio_mntp": {"class_path": "mntp.systems.AudioMNTP", "init_args": {"seed": 0}},
-    "audio_mar": {"class_path": "mntp.systems.AudioMAR", "init_args": {"seed": 0}},
+ARGUMENTS: dict[str, Any] = {
+    "seed": 0,
+    "streams": {"pooled": 1, "words": 1},
+    "head": {"class_path": "mntp.heads.DiffusionHead", "init_args": {"width": 8, "depth": 2, "num_noise_draws": 1}},
 }
-COMMON = {"seed", "ratio", "decoding", "backbone", "head", "optimisation"}
+BASES = {
+    "audio_ntp": "mntp.systems.AudioNTP",
+    "audio_mntp": "mntp.systems.AudioMNTP",
+    "audio_mar": "mntp.systems.AudioMAR",
+}
+COMMON = {"seed", "streams", "ratio", "decoding", "backbone", "head", "optimisation"}
 KNOWN = {
     "AudioNTP": COMMON | {"hide"},
     "AudioMNTP": COMMON | {"target_position_embedding"},
@@ -34,7 +40,7 @@ def write_world(folder: Path, text: str | None = None) -> Path:
         lines = [
             "trainer: {max_steps: 400}",
             "data: {store: data/embedded, num_workers: 0}",
-            f"model: {{class_path: {model['class_path']}, init_args: {{seed: 0}}}}",
+            f"model: {json.dumps({'class_path': model, 'init_args': ARGUMENTS})}",
         ]
         (configs / f"{name}.yaml").write_text("\n".join(lines) + "\n")
     path = folder / "ablations.yaml"

@@ -56,7 +56,14 @@ def folder(tmp_path: Path) -> Path:
         cell(tmp_path, "table3", "K"),
         cell(tmp_path, "table3", "B", needs={"3K": str(tmp_path / "runs" / "AudioMNTP-K-s0")}),
     ]  # fmt: skip
-    plan = Plan("ablations", "micro", {"table3": "Table 3: golden"}, {}, {PROTOCOL: {"num_clips": 128}}, tuple(cells))
+    plan = Plan(
+        "ablations",
+        "micro",
+        {"table3": "Table 3: golden"},
+        {"table3": []},
+        {PROTOCOL: {"num_clips": 128}},
+        tuple(cells),
+    )
     write_plan(plan, tmp_path)
     finish(cells[0], scores(0.0, None))
     finish(cells[1], scores(2.5, 0.2468))
@@ -208,7 +215,9 @@ def test_states_come_from_files_alone(tmp_path: Path) -> None:
 
 def test_several_seeds_are_told_apart(folder: Path) -> None:
     cells = [cell(folder, "table3", "G"), cell(folder, "table3", "G", seed=1, run_dir=str(folder / "runs/x-s1"))]
-    write_plan(Plan("m", "micro", {"table3": "T"}, {}, {PROTOCOL: {"num_clips": 128}}, tuple(cells)), folder)
+    write_plan(
+        Plan("m", "micro", {"table3": "T"}, {"table3": []}, {PROTOCOL: {"num_clips": 128}}, tuple(cells)), folder
+    )
     gather_results(folder)
     text = (folder / "table3.md").read_text()
     assert "| G | AudioMNTP | C | 0 | 64 |" in text and "- G (seed 1): not run" in text

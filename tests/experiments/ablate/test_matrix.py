@@ -9,7 +9,7 @@ from experiments.ablate.declared import Matrix
 from experiments.ablate.expansion import Cell, expand
 from experiments.ablate.matrix import load_matrix
 from experiments.ablate.selection import select_rows
-from tests.experiments.ablate.support import REPOSITORY, load_world, write_world
+from tests.experiments.ablate.support import ARGUMENTS, REPOSITORY, load_world, write_world
 
 
 @pytest.fixture(scope="module")
@@ -59,9 +59,9 @@ def test_a_row_differs_from_its_base_config_by_what_the_paper_says(
 ) -> None:
     system, arguments = PAPER_SAYS[table, row]
     cell = cells[table, row]
-    assert cell.config["model"] == {"class_path": f"mntp.systems.{system}", "init_args": {"seed": 0, **arguments}}
+    assert cell.config["model"] == {"class_path": f"mntp.systems.{system}", "init_args": {**ARGUMENTS, **arguments}}
     assert cell.config["trainer"] == {"max_steps": 400} and cell.config["data"]["seed"] == 0
-    assert cell.base["model"]["init_args"] == {"seed": 0} and cell.base["data"] == cell.config["data"]
+    assert cell.base["model"]["init_args"] == ARGUMENTS and cell.base["data"] == cell.config["data"]
 
 
 def test_every_row_of_tables_3_and_8_is_checked_above(cells: dict[tuple[str, str], Cell]) -> None:
@@ -73,6 +73,20 @@ def test_row_b_starts_from_row_ks_run_and_row_j_from_nothing(cells: dict[tuple[s
     starts = {key: cell.row.init_from for key, cell in cells.items() if cell.row.init_from}
     assert starts == {("table3", "B"): ("table3", "K")}
     assert cells["table3", "J"].config["init"] is None
+
+
+def test_the_product_of_the_axes_is_every_combination_that_makes_sense(matrix: Matrix) -> None:
+    product = matrix.tables["factorial"]
+    systems = [row.axes["system"] for row in product.rows.values()]
+    # AudioNTP: plain, and 3 ways to hide x 7 laws; AudioMNTP: position on or off x 7 laws; AudioMAR: 7 laws
+    assert {name: systems.count(name) for name in set(systems)} == {"AudioNTP": 22, "AudioMNTP": 14, "AudioMAR": 7}
+    labels = 3 * 5 * 2 * 8  # systems, maskings and `mask token`, on and off, laws and `none`
+    assert sum(product.excluded.values()) + len(product.rows) == labels
+    assert all(len(reason) > 10 for reason in product.excluded)
+    assert not any(cell.table == "factorial" for cell in expand(matrix, "micro", [0]))
+    asked = expand(matrix, "micro", [0], {"factorial"})
+    assert sum(cell.table == "factorial" and not cell.row.reference for cell in asked) == 43
+    assert len(select_rows(matrix, "factorial")) == 43 + 3
 
 
 def test_published_values_are_the_papers_as_printed(cells: dict[tuple[str, str], Cell]) -> None:

@@ -102,14 +102,41 @@ def test_the_default_rows_are_seven_trainings_and_one_run_for_the_references(pla
     ]  # fmt: skip
     assert len({job.run_dir for job in jobs}) == 8
     same = {cell.label: cell.same_as for cell in plan.cells if cell.same_as and not cell.reference}
-    assert same == {"3J": "3G", "8C": "3G", "8D": "3H"}
+    assert same == {
+        "3J": "3G", "8C": "3G", "8D": "3H", "5 both": "3G", "6A": "3K", "6E": "3A", "6F": "3G", "heads:diffusion": "3G",
+    }  # fmt: skip
 
 
 def test_every_row_is_in_the_plan_whatever_is_asked_for(plan_rows: Planner) -> None:
     plan, jobs = plan_rows("3A")
-    assert [job.labels for job in jobs] == [("3A",)] and len(plan.cells) == 22
+    assert [job.labels for job in jobs] == [("3A",)]
+    assert len({cell.label for cell in plan.cells}) == len(plan.cells)
+    assert {cell.table for cell in plan.cells} == {
+        "table3", "table8", "table4", "table5", "table6", "figure6a", "figure6b", "heads", "solvers",
+    }  # fmt: skip
     assert {cell.label for cell in plan.cells if cell.selected} == {"3A"}
-    assert len(plan_rows("all")[1]) == 3 + 7 + 6  # references, the default rows, B C D E F H_mar
+    _, every = plan_rows("all")
+    trained = {job.run_dir for job in every if job.trains}
+    # A to I, H_mar and K of Table 3; A and B of Table 8; 3 heads of Table 4, but that of 2 layers which the bare base
+    # config has; 2 prompts; 2 other heads
+    assert len(trained) == 11 + 2 + 3 + 2 + 2
+
+
+def test_tables_that_decode_train_nothing_of_their_own(plan_rows: Planner) -> None:
+    for table, runs in {"table6": 3, "figure6a": 1, "figure6b": 1, "solvers": 1}.items():
+        _, jobs = plan_rows(table)
+        own = [job for job in jobs if any(not label.startswith("3") for label in job.labels)]
+        models = [job for job in own if job.trains]
+        assert len({job.run_dir for job in models}) == runs, table
+        first = {job.run_dir: job for job in reversed(jobs)}
+        assert all(first[job.run_dir].labels[0].startswith("3") for job in models), "what trains it comes first"
+
+
+def test_a_row_that_would_train_is_refused_in_a_table_that_decodes(tmp_path: Path) -> None:
+    text = (REPOSITORY / "ablations.yaml").read_text()
+    matrix = load_world(tmp_path, text.replace("{model.init_args.decoding.num_steps: n}", "{trainer.max_steps: 9}"))
+    with pytest.raises(ValueError, match=r"table6 row B would train a run of its own \(trainer.max_steps\)"):
+        build_plan(matrix, expand(matrix, "micro", [0]), set(), tmp_path, resolve, prepare)
 
 
 def test_a_row_that_starts_from_another_comes_behind_it_and_is_named_after_it(plan_rows: Planner) -> None:

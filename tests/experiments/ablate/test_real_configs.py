@@ -56,6 +56,22 @@ DIFFERS = {  # row: (the row it is compared with, exactly these keys)
     ("table8", "C"): (("table3", "G"), set[str]()),
     ("table8", "D"): (("table3", "H"), set[str]()),
     ("table3", "untrained"): (("table3", "G"), {"trainer.max_steps"}),
+    ("table4", "1"): (("table3", "G"), {"model.init_args.head"}),
+    ("table4", "6"): (("table4", "3"), {"model.init_args.head"}),
+    ("table5", "both"): (("table3", "G"), set[str]()),
+    ("table5", "pooled"): (("table3", "G"), {"model.init_args.streams"}),
+    ("table5", "words"): (("table3", "G"), {"model.init_args.streams"}),
+    ("table6", "A"): (("table3", "K"), set[str]()),
+    ("table6", "B"): (("table6", "A"), {"model.init_args.decoding.num_steps"}),
+    ("table6", "C"): (("table6", "A"), {"model.init_args.decoding.order"}),
+    ("table6", "D"): (("table6", "C"), {"model.init_args.decoding.num_steps"}),
+    ("table6", "E"): (("table3", "A"), set[str]()),
+    ("table6", "F"): (("table3", "G"), set[str]()),
+    ("figure6a", "7"): (("figure6a", "1"), {"model.init_args.decoding.guidance.scale"}),
+    ("figure6b", "0.8"): (("figure6b", "1.0"), {"model.init_args.decoding.temperature"}),
+    ("heads", "flow_matching"): (("table3", "G"), {"model.init_args.head"}),
+    ("heads", "mixture"): (("table3", "G"), {"model.init_args.head"}),
+    ("solvers", "ddim"): (("solvers", "dpmpp_2m"), {"model.init_args.decoding.solver"}),
 }
 
 
