@@ -1,0 +1,149 @@
+"""One contract for every head, whatever its distribution: it learns one, samples it, and draws nothing on its own."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from mntp.heads import HEADS, DiffusionHead, FlowMatchingHead, Head, HeadSampling, MixtureHead
+
+D, C = 2, 4
+STEPS = 600
+X0_LIMIT = 4.0  # trained for seconds, the diffusion head needs it; the toy distribution lies within
+# A toy distribution that the context chooses: z[:, 0] > 0 moves two Gaussians, of weights 0.3 and 0.7, by SHIFT.
+WEIGHT, SPREAD, SHIFT = 0.7, 0.3, 1.0
+CENTRES = torch.tensor([[-1.2, 0.4], [1.2, -0.4]])
+BUILD = {
+    "DiffusionHead": lambda: DiffusionHead(D, C, width=64, depth=2),
+    "FlowMatchingHead": lambda: FlowMatchingHead(D, C, width=64, depth=2),
+    "MixtureHead": lambda: MixtureHead(D, C, width=64, depth=2, num_components=4),
+}
+SOLVERS = [(name, solver) for name in BUILD for solver in HEADS[name].solvers]
+
+
+def toy(count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Contexts [count, C] and tokens [count, D] of the toy distribution."""
+    z = torch.zeros(count, C)
+    z[:, 0] = torch.randint(0, 2, (count,), generator=generator) * 2.0 - 1.0
+    component = (torch.rand(count, generator=generator) < WEIGHT).long()
+    x = CENTRES[component] + SPREAD * torch.randn(count, D, generator=generator)
+    return z, x + SHIFT * z[:, :1] * torch.tensor([0.0, 1.0])
+
+
+@pytest.fixture(scope="module")
+def trained() -> dict[str, Head]:
+    """Each head after a few seconds on the toy distribution."""
+    heads = {}
+    for name, build in BUILD.items():
+        torch.manual_seed(0)
+        head, generator = build(), torch.Generator().manual_seed(1)
+        optimizer = torch.optim.AdamW(head.parameters(), 2e-3)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)
+        for _ in range(STEPS):
+            loss = head.loss(*toy(512, generator), generator).mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+        heads[name] = head.eval()
+    return heads
+
+
+def noise_for(head: Head, sampling: HeadSampling, count: int) -> Tensor:
+    return torch.randn(count, head.num_draws(sampling), D, generator=torch.Generator().manual_seed(2))
+
+
+def test_every_head_is_under_the_contract() -> None:
+    assert set(BUILD) == set(HEADS)
+
+
+@pytest.mark.parametrize(("name", "solver"), SOLVERS)
+def test_a_toy_distribution_is_learnt_and_recovered(trained: dict[str, Head], name: str, solver: str) -> None:
+    head, sampling, count = trained[name], HeadSampling(100, solver, x0_limit=X0_LIMIT), 4000
+    for side in (-1.0, 1.0):
+        z = torch.zeros(count, C)
+        z[:, 0] = side
+        x = head.sample(z, noise_for(head, sampling, count), sampling)
+        right = x[:, 0] > 0
+        assert float(right.float().mean()) == pytest.approx(WEIGHT, abs=0.08)
+        for component in (0, 1):
+            part = x[right == bool(component)]
+            centre = CENTRES[component] + torch.tensor([0.0, side * SHIFT])
+            assert (part.mean(dim=0) - centre).abs().max() < 0.12
+            assert part.std(dim=0).tolist() == pytest.approx([SPREAD, SPREAD], abs=0.12)
+
+
+@pytest.mark.parametrize("name", BUILD)
+def test_training_has_lowered_the_held_out_loss(trained: dict[str, Head], name: str) -> None:
+    torch.manual_seed(0)
+    generator = torch.Generator().manual_seed(3)
+    z, x = toy(2000, generator)
+    level, noise = torch.arange(2000) / 2000, torch.randn(2000, D, generator=generator)
+    before, after = (head.held_out_loss(z, x, level, noise).mean().item() for head in (BUILD[name](), trained[name]))
+    assert after < 0.8 * before
+
+
+@pytest.mark.parametrize("name", BUILD)
+def test_a_head_gives_a_loss_for_each_pair_and_draws_from_its_generator_alone(name: str) -> None:
+    torch.manual_seed(0)
+    head = BUILD[name]()
+    z, x = torch.randn(6, C), torch.randn(6, D)
+    state = torch.random.get_rng_state()
+    losses = [head.loss(z, x, torch.Generator().manual_seed(5)) for _ in range(2)]
+    level, noise = torch.rand(6, generator=torch.Generator().manual_seed(6)), torch.zeros(6, D)
+    held_out = head.held_out_loss(z, x, level, noise)
+    sampling = HeadSampling(10)
+    head.sample(z, noise_for(head, sampling, 6), sampling)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert losses[0].shape == held_out.shape == (6,) and losses[0].dtype == held_out.dtype == torch.float32
+    assert torch.equal(*losses)
+    order = torch.tensor([3, 1, 5, 0, 2, 4])
+    assert torch.allclose(head.held_out_loss(z[order], x[order], level[order], noise[order]), held_out[order])
+
+
+@pytest.mark.parametrize(("name", "solver"), SOLVERS)
+def test_guidance_of_scale_one_is_the_conditional_path(trained: dict[str, Head], name: str, solver: str) -> None:
+    head, sampling = trained[name], HeadSampling(20, solver, x0_limit=X0_LIMIT)
+    z, noise = torch.ones(8, C), noise_for(head, HeadSampling(20, solver, x0_limit=X0_LIMIT), 8)
+    plain = head.sample(z, noise, sampling)
+    assert torch.equal(head.sample(z, noise, sampling, z_uncond=-z, guidance_scale=1.0), plain)
+    assert not torch.allclose(head.sample(z, noise, sampling, z_uncond=-z, guidance_scale=3.0), plain)
+
+
+@pytest.mark.parametrize(("name", "solver"), SOLVERS)
+def test_a_lower_temperature_narrows(trained: dict[str, Head], name: str, solver: str) -> None:
+    head = trained[name]
+    spreads = []
+    for temperature in (0.5, 1.0):
+        sampling = HeadSampling(50, solver, temperature, X0_LIMIT)
+        z = torch.zeros(2000, C)
+        z[:, 0] = 1.0
+        x = head.sample(z, noise_for(head, sampling, 2000), sampling)
+        spreads.append(float(x[x[:, 0] > 0][:, 1].std()))
+    assert spreads[0] < spreads[1]
+
+
+@pytest.mark.parametrize("name", BUILD)
+def test_an_unknown_solver_is_told(name: str) -> None:
+    with pytest.raises(ValueError, match=f"{name} has no solver 'eulr'; known: "):
+        BUILD[name]().solver(HeadSampling(solver="eulr"))
+
+
+def test_the_mixtures_loss_is_the_density_written_out() -> None:
+    torch.manual_seed(0)
+    head = MixtureHead(D, C, width=8, depth=1, num_components=3).double()
+    torch.nn.init.normal_(head.output_proj.weight, std=0.3)
+    z, x = torch.randn(5, C).double(), torch.randn(5, D).double()
+    with torch.no_grad():
+        log_weights, means, scales = head.mixture(z)
+        losses = head.loss(z, x, torch.Generator())
+    for row in range(5):
+        density = 0.0
+        for k in range(3):
+            term = float(log_weights[row, k].exp())
+            for d in range(D):
+                mean, scale = float(means[row, k, d]), float(scales[row, k, d])
+                term *= math.exp(-(((float(x[row, d]) - mean) / scale) ** 2) / 2) / (scale * math.sqrt(2 * math.pi))
+            density += term
+        assert float(losses[row]) == pytest.approx(-math.log(density) / D, rel=1e-10)
