@@ -15,7 +15,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from experiments.ablate.planned import PlannedCell
-from experiments.ablate.published import PAPER_METRICS
+from experiments.ablate.published import PAPER_COSTS, PAPER_METRICS
 from experiments.ablate.status import DONE, STYLES, CellState
 
 NOT_COMPARABLE = (
@@ -106,10 +106,21 @@ def table_csv(results: Sequence[Result], columns: Sequence[str] = ()) -> str:
     """
     metrics = (*METRICS, *columns)
     settings = list(results[0].cell.settings)
-    published = [f"published_{metric}" for metric in PAPER_METRICS]
+    published = _published(results)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["row", *settings, "state", "scale", "seed", "num_clips", *metrics, *published])
+    writer.writerow(
+        [
+            "row",
+            *settings,
+            "state",
+            "scale",
+            "seed",
+            "num_clips",
+            *metrics,
+            *(f"published_{name}" for name in published),
+        ]
+    )
     for result in results:
         cell, state = result.cell, result.state
         writer.writerow([
@@ -120,7 +131,7 @@ def table_csv(results: Sequence[Result], columns: Sequence[str] = ()) -> str:
             cell.seed,
             state.metrics.get("num_clips", ""),
             *(_csv_value(result, metric) for metric in metrics),
-            *(cell.published.get(metric, "") for metric in PAPER_METRICS),
+            *(cell.published.get(metric, "") for metric in published),
         ])  # fmt: skip
     return text.getvalue()
 
@@ -147,10 +158,10 @@ def table_markdown(title: str, results: Sequence[Result], columns: Sequence[str]
     notes = [f"- {r.cell.row}{f' (seed {r.cell.seed})' if several_seeds else ''}: {_escape(r.notes())}"
              for r in results if r.notes()]  # fmt: skip
     lines += ["", "Notes:", "", *notes] if notes else []
-    lines += ["", "## Published", "", NOT_COMPARABLE, "", *_head(["row", *PAPER_METRICS])]
+    lines += ["", "## Published", "", NOT_COMPARABLE, "", *_head(["row", *(names := _published(results))])]
     for result in _once(results):
         if result.cell.published:
-            lines.append(_line([result.cell.row, *(result.cell.published.get(m, "not given") for m in PAPER_METRICS)]))
+            lines.append(_line([result.cell.row, *(result.cell.published.get(m, "not given") for m in names)]))
     return "\n".join(lines) + "\n"
 
 
@@ -198,6 +209,11 @@ def _csv_value(result: Result, metric: str) -> str:
     if value is None:
         return "n/a" if result.state.state == DONE else ""
     return repr(value)
+
+
+def _published(results: Sequence[Result]) -> list[str]:
+    """The paper's metrics, and those costs that it prints for any of these rows (Table 4)."""
+    return [*PAPER_METRICS, *(cost for cost in PAPER_COSTS if any(cost in r.cell.published for r in results))]
 
 
 def _once(results: Sequence[Result]) -> list[Result]:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from mntp.heads import HeadSampling
-from mntp.samplers import ClipNoise, cosine_counts
+from mntp.samplers import ClipNoise, MaskedDecoding, cosine_counts
 from mntp.systems import AudioMAR, AudioSystem
 from tests.systems_support import DECODING, D, N, tiny_batch, tiny_system
 
@@ -128,6 +128,13 @@ def test_noise_is_drawn_for_each_clip_apart() -> None:
     assert torch.equal(first, second.flip(0))
     orders = ClipNoise([1, 2], torch.device("cpu")).orders(50)
     assert torch.equal(orders.sort(dim=1).values, torch.arange(50).expand(2, -1))
+
+
+def test_steps_are_a_number_or_a_share_of_the_tokens() -> None:
+    assert [MaskedDecoding(num_steps=n).calls(256) for n in ("n/4", "n", 7)] == [64, 256, 7]
+    assert MaskedDecoding().calls(3) == 1
+    with pytest.raises(ValueError, match=r"decoding\.num_steps: expected n/4, n or a number from 1 up, got 0"):
+        MaskedDecoding(num_steps=0).calls(256)
 
 
 def test_mar_decodes_in_a_quarter_of_the_steps_by_default() -> None:
