@@ -116,25 +116,33 @@ class AnalyticDenoiser(nn.Module):
         return torch.cat([eps, torch.full_like(eps, -1.0)], dim=-1)  # -1: the posterior's own variance
 
 
-def draw(denoiser: AnalyticDenoiser, num_steps: int, samples: int = 8000, temperature: float = 1.0) -> Tensor:
+def draw(
+    denoiser: AnalyticDenoiser,
+    num_steps: int,
+    samples: int = 8000,
+    temperature: float = 1.0,
+    solver: str = "ancestral",
+) -> Tensor:
     head = DiffusionHead(D, C, width=8, depth=1)
     head.net = denoiser  # type: ignore[assignment]  # plays the network
-    sampling = HeadSampling(num_steps, temperature=temperature)
+    sampling = HeadSampling(num_steps, solver, temperature)
     noise = torch.randn(samples, head.num_draws(sampling), D, generator=torch.Generator().manual_seed(0))
     return head.sample(torch.zeros(samples, C), noise, sampling)
 
 
-def test_the_sampler_recovers_a_gaussian() -> None:
+@pytest.mark.parametrize("solver", DiffusionHead.solvers)
+def test_the_sampler_recovers_a_gaussian(solver: str) -> None:
     mean = torch.tensor([0.5, -1.0])
     covariance = torch.tensor([[1.0, 0.6], [0.6, 0.8]])
-    x = draw(AnalyticDenoiser(torch.ones(1), mean[None], covariance[None]), num_steps=200)
+    x = draw(AnalyticDenoiser(torch.ones(1), mean[None], covariance[None]), num_steps=200, solver=solver)
     assert (x.mean(dim=0) - mean).abs().max() < 4 / math.sqrt(len(x))
     assert (x.T.cov() - covariance).abs().max() < 4 * math.sqrt(2 / len(x)) + 0.02  # 0.02: of 200 steps
 
 
-def test_the_sampler_recovers_the_weights_of_a_mixture() -> None:
+@pytest.mark.parametrize("solver", DiffusionHead.solvers)
+def test_the_sampler_recovers_the_weights_of_a_mixture(solver: str) -> None:
     weights, means = torch.tensor([0.3, 0.7]), torch.tensor([[-1.5, 0.0], [1.5, 0.5]])
-    x = draw(AnalyticDenoiser(weights, means, 0.1 * torch.eye(D).expand(2, D, D)), num_steps=200)
+    x = draw(AnalyticDenoiser(weights, means, 0.1 * torch.eye(D).expand(2, D, D)), num_steps=200, solver=solver)
     right = x[:, 0] > 0
     assert float(right.float().mean()) == pytest.approx(0.7, abs=4 * math.sqrt(0.21 / len(x)) + 0.01)
     assert (x[right].mean(dim=0) - means[1]).abs().max() < 0.03
