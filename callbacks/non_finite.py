@@ -138,5 +138,14 @@ class SkipNonFinite(Callback):
 
 def last_step_was_skipped(trainer: L.Trainer) -> bool:
     """Whether the newest optimiser step is one that `SkipNonFinite` skipped."""
+    return any(callback.skipped_at == trainer.global_step for callback in _of(trainer))
+
+
+def skipped_steps(trainer: L.Trainer) -> int:
+    """How many optimiser steps `SkipNonFinite` skipped so far."""
+    return sum(callback.skipped for callback in _of(trainer))
+
+
+def _of(trainer: L.Trainer) -> list[SkipNonFinite]:
     callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # Lightning sets it at construction
-    return any(isinstance(c, SkipNonFinite) and c.skipped_at == trainer.global_step for c in callbacks)
+    return [callback for callback in callbacks if isinstance(callback, SkipNonFinite)]

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from jsonargparse import ArgumentParser
-from lightning.pytorch import Callback
 
-from callbacks import ProgressFile, SkipNonFinite
+from callbacks import ProgressFile
+from callbacks.non_finite import skipped_steps
 from experiments.cli import SuiteCLI, load_config
 from experiments.errors import user_errors
 from experiments.run_record import held, provenance, read_json, update_record
@@ -73,14 +73,10 @@ def train(run_dir: Path, config: dict[str, Any], progress: ProgressFile) -> None
         gpu_seconds=seconds * suite.trainer.world_size if suite.trainer.strategy.root_device.type == "cuda" else None,
         num_parameters=sum(p.numel() for p in suite.model.parameters()),
         num_head_parameters=sum(p.numel() for p in suite.model.head.parameters()),
-        skipped_steps=sum(callback.skipped for callback in _callbacks(suite) if isinstance(callback, SkipNonFinite)),
+        skipped_steps=skipped_steps(suite.trainer),
     )
     # After fit the module holds the averaged weights; the file is small, and its presence means "trained".
     suite.trainer.save_checkpoint(folder / FINAL, weights_only=True)
-
-
-def _callbacks(suite: SuiteCLI) -> list[Callback]:
-    return suite.trainer.callbacks  # type: ignore[attr-defined]  # Lightning's connector sets it
 
 
 def _placed(config: dict[str, Any], run_dir: Path) -> dict[str, Any]:
