@@ -17,8 +17,8 @@ MAY_IMPORT = {
 }
 # Inside mntp, from the bottom up; a part imports only from lines above its own (and from its own).
 LAYERS = (
-    {"files", "seeding", "layers", "registry", "batch"},
-    {"audio"},
+    {"files", "checkpoints", "seeding", "layers", "registry", "batch"},
+    {"audio", "laion_clap"},
     {"masking", "guidance", "conditioning", "tokenizers", "text", "metrics"},
     {"backbones", "heads"},
     {"pretrained"},

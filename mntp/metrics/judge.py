@@ -5,12 +5,12 @@ their own names (`fd_judge`, `kl_judge`, `is_judge`, `text_judge`). It knows onl
 (see `experiments/judge.py`): on other sound its scores are out of domain.
 """
 
-import hashlib
 import json
 import math
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from einops import rearrange
@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence, pad_sequence
 
-from mntp.audio import HOP, NUM_MELS, LogMel, fit_length, normalise
+from mntp.audio import HOP, NUM_MELS, SAMPLE_RATE, LogMel, fit_length, normalise, read_audio
+from mntp.metrics.base import AudioNetwork, hash_weights
 from mntp.text.hashed import HashedText
 
 
@@ -36,7 +37,7 @@ class JudgeOutput(NamedTuple):
     audio_embedding: Tensor
 
 
-class Judge(nn.Module):
+class Judge(AudioNetwork):
     """Convolutions over the log-mel of the normalised waveform, pooled over time; a GRU over a caption's words.
 
     Blind to absolute level, because it normalises what it hears as the tokenizers' front end does. Clips of one
@@ -48,6 +49,9 @@ class Judge(nn.Module):
         num_embedding: E, of the space that audio and captions share.
     """
 
+    sample_rate = SAMPLE_RATE
+    outputs: ClassVar[tuple[str, ...]] = JudgeOutput._fields
+    front_end = "first channel, normalised, AudioLDM log-mel"
     min_samples = 10_240
     """0.64 s at 16 kHz; shorter clips are filled with silence."""
 
@@ -61,9 +65,13 @@ class Judge(nn.Module):
         self.audio_head = nn.Linear(num_features, num_embedding)
         self.text_tower = TextTower(num_embedding)
 
-    def forward(self, waveform: Tensor) -> JudgeOutput:
-        """Listen to waveform [B, samples], float32 at 16 kHz, of any length and level."""
-        return self.listen(self.spectrogram(waveform))
+    def read(self, path: Path) -> Tensor:
+        """The first channel, at 16 kHz."""
+        return read_audio(path, self.sample_rate)
+
+    def hear(self, waveform: Tensor) -> dict[str, Tensor]:
+        """Listen to waveform [B, samples], of any length and level."""
+        return self.listen(self.spectrogram(waveform))._asdict()
 
     def spectrogram(self, waveform: Tensor) -> Tensor:
         """Log-mel [B, frames, 64] of the normalised waveform [B, samples], filled up to whole frames."""
@@ -97,11 +105,7 @@ class Judge(nn.Module):
 
     def fingerprint(self) -> str:
         """12 hex digits over settings and weights: equal only for judges that score alike."""
-        digest = hashlib.sha256(json.dumps(self.settings(), sort_keys=True).encode())
-        for name, tensor in sorted(self.state_dict().items()):
-            digest.update(name.encode())
-            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-        return digest.hexdigest()[:12]
+        return hash_weights(self, json.dumps(self.settings(), sort_keys=True))
 
 
 class AudioTower(nn.Module):

@@ -1,9 +1,6 @@
 """What it means to start from trained weights: which tensors are taken, which stay behind and why."""
 
 import argparse
-import pickle
-import re
-import zipfile
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -14,6 +11,8 @@ from typing import Any
 import lightning as L
 import torch
 from torch import Tensor
+
+from mntp.checkpoints import read_checkpoint
 
 
 @dataclass(frozen=True)
@@ -74,6 +73,15 @@ class InitialWeights(ABC):
     def __init__(self, path: Path) -> None:
         self.path = Path(path)
 
+    def checkpoint(self) -> dict[str, Any]:
+        """Read the file's mapping; of other objects only the `argparse.Namespace` of MAR's options is let in.
+
+        Raises:
+            ValueError: as `read_checkpoint`.
+        """
+        absent = "no such file of initial weights; set init: null to start from random ones"
+        return read_checkpoint(self.path, safe=[argparse.Namespace], absent=absent)
+
     @abstractmethod
     def select(self, system: L.LightningModule) -> Selection:
         """Read the file and choose what `system` is to take.
@@ -108,33 +116,6 @@ class InitialWeights(ABC):
         )
 
 
-def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Read a checkpoint's mapping without running anything that it holds; tensors stay on the disk until used.
-
-    Beside tensors and plain values only `argparse.Namespace` is let in, which MAR's training writes its options as.
-
-    Raises:
-        ValueError: no such file, not a PyTorch checkpoint, no mapping, or one that holds other objects.
-    """
-    if not path.is_file():
-        raise ValueError(f"{path}: no such file of initial weights; set init: null to start from random ones")
-    if not zipfile.is_zipfile(path):
-        raise ValueError(f"{path}: not a whole checkpoint of PyTorch 1.6 or later; download or save it anew")
-    try:
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except pickle.UnpicklingError as error:
-        raise ValueError(
-            f"{path}: refused: it holds objects beside tensors and plain values ({_offender(error)}); save its state "
-            "dict alone"
-        ) from error
-    except RuntimeError as error:
-        raise ValueError(f"{path}: not a PyTorch checkpoint ({str(error).splitlines()[0]})") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path}: expected a checkpoint's mapping, got {type(content).__name__}")
-    return content
-
-
 def part_of(name: str) -> str:
     """The part of a model that a tensor belongs to: the first of its dotted names, two inside the backbone."""
     first, *rest = name.split(".")
@@ -143,9 +124,3 @@ def part_of(name: str) -> str:
 
 def _counts(names: Iterable[str]) -> dict[str, int]:
     return dict(Counter(part_of(name) for name in names))
-
-
-def _offender(error: pickle.UnpicklingError) -> str:
-    """What torch refused, out of its long message, which goes on to advise to trust the file."""
-    found = re.search(r"GLOBAL (\S+)", str(error))
-    return found[1] if found else str(error).splitlines()[0][:200]

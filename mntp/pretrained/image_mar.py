@@ -7,7 +7,7 @@ import lightning as L
 from torch import Tensor
 
 from mntp.backbones import Backbone
-from mntp.pretrained.base import InitialWeights, Selection, read_checkpoint
+from mntp.pretrained.base import InitialWeights, Selection
 
 BRIDGE = ("encoder_norm", "decoder_embed")
 TAKEN = ("encoder_blocks", *BRIDGE, "decoder_blocks", "decoder_norm")
@@ -74,7 +74,7 @@ class ImageMAR(InitialWeights):
             )
 
     def _read(self) -> dict[str, Tensor]:
-        checkpoint = read_checkpoint(self.path)
+        checkpoint = self.checkpoint()
         layout = f"{self.path}: not a checkpoint of MAR's training"
         if self.weights not in checkpoint:
             raise ValueError(f"{layout}: expected the keys 'model' and 'model_ema', got {sorted(map(str, checkpoint))}")

@@ -4,7 +4,7 @@ import lightning as L
 
 from mntp.backbones import Backbone
 from mntp.conditioning import PromptEncoder
-from mntp.pretrained.base import InitialWeights, Selection, Transfer, read_checkpoint
+from mntp.pretrained.base import InitialWeights, Selection, Transfer
 
 
 class TrainedSystem(InitialWeights):
@@ -20,7 +20,7 @@ class TrainedSystem(InitialWeights):
 
     def select(self, system: L.LightningModule) -> Selection:
         """Choose by name; equal names mean the same only with equal depth, attention heads, prompt and kind of head."""
-        checkpoint = read_checkpoint(self.path)
+        checkpoint = self.checkpoint()
         try:
             weights, settings = checkpoint["state_dict"], checkpoint["hyper_parameters"]
             name, backbone = settings["_class_path"].rpartition(".")[2], settings["backbone"]["init_args"]
@@ -46,7 +46,7 @@ class TrainedSystem(InitialWeights):
     def apply(self, system: L.LightningModule) -> Transfer:
         """As every InitialWeights; the front end of the tokens comes along."""
         transfer = super().apply(system)
-        system.on_load_checkpoint(read_checkpoint(self.path))
+        system.on_load_checkpoint(self.checkpoint())
         return transfer
 
 
