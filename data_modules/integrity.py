@@ -3,15 +3,19 @@
 import contextlib
 import hashlib
 import json
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from data_modules.progress import show_reading
 from mntp.files import atomic_write
 
 VERIFIED = ".verified.json"
 
 
-def verify_files(folder: Path, entries: dict[str, dict[str, Any]], remedy: str) -> None:
+def verify_files(
+    folder: Path, entries: Mapping[str, Mapping[str, Any]], remedy: str, anew: bool = False, progress: bool = False
+) -> None:
     """Check files of a folder against their recorded `bytes` and `sha256`.
 
     What was checked is remembered in `.verified.json`, with its size and modification time; a folder that can't
@@ -19,18 +23,38 @@ def verify_files(folder: Path, entries: dict[str, dict[str, Any]], remedy: str) 
 
     Args:
         folder: where the files lie.
-        entries: by file name, `bytes` and `sha256` (hex).
+        entries: by file name, `bytes` (None: unknown) and `sha256` (hex).
         remedy: what to do about a damaged file, the end of the message.
+        anew: read files that are remembered as checked as well.
+        progress: show how much of each file has been read.
 
     Raises:
         ValueError: a file is missing, truncated or altered; the message names it.
     """
     remembered = _read_verified(folder / VERIFIED)
-    stamps = {name: _check_size(folder / name, entry["bytes"], remedy) for name, entry in entries.items()}
-    for name, stamp in stamps.items():
-        if remembered.get(name) != stamp:
-            _check_content(folder / name, entries[name]["sha256"], remedy)
-    if remembered != stamps:
+    for name, entry in entries.items():
+        _check_size(folder / name, entry["bytes"], remedy)
+    for name, entry in entries.items():
+        if anew or remembered.get(name) != _stamp(folder / name):
+            _check_content(folder / name, entry["sha256"], remedy, progress)
+    remember_verified(folder, entries)
+
+
+def verify_file(path: Path, entry: Mapping[str, Any], remedy: str, progress: bool = False) -> None:
+    """Check one file as `verify_files` does, without a memory.
+
+    Raises:
+        ValueError: it is missing, truncated or altered; the message names it.
+    """
+    _check_size(path, entry["bytes"], remedy)
+    _check_content(path, entry["sha256"], remedy, progress)
+
+
+def remember_verified(folder: Path, names: Iterable[str]) -> None:
+    """Keep in mind that files of a folder, as they are now, have been checked."""
+    remembered = _read_verified(folder / VERIFIED)
+    stamps = remembered | {name: _stamp(folder / name) for name in names}
+    if stamps != remembered:
         with contextlib.suppress(OSError), atomic_write(folder / VERIFIED) as file:
             json.dump(stamps, file)
 
@@ -42,18 +66,24 @@ def _read_verified(path: Path) -> dict[str, list[int]]:
         return {}
 
 
-def _check_size(path: Path, expected: int, remedy: str) -> list[int]:
-    """Size and modification time of a file that has the size it should have."""
-    if not path.is_file():
-        raise ValueError(f"{path}: missing from the store; {remedy}")
+def _stamp(path: Path) -> list[int]:
+    """Size and modification time."""
     stat = path.stat()
-    if stat.st_size != expected:
-        raise ValueError(f"{path}: truncated or altered, {stat.st_size} bytes, expected {expected}; {remedy}")
     return [stat.st_size, stat.st_mtime_ns]
 
 
-def _check_content(path: Path, expected: str, remedy: str) -> None:
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
+def _check_size(path: Path, expected: int | None, remedy: str) -> None:
+    if not path.is_file():
+        raise ValueError(f"{path}: missing from the store; {remedy}")
+    found = path.stat().st_size
+    if expected is not None and found != expected:
+        raise ValueError(f"{path}: truncated or altered, {found} bytes, expected {expected}; {remedy}")
+
+
+def _check_content(path: Path, expected: str, remedy: str, progress: bool) -> None:
+    with path.open("rb") as plain:
+        watched = show_reading(plain, f"checking {path.name}", path.stat().st_size)
+        with watched if progress else contextlib.nullcontext(plain) as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]  # BinaryIO as it is used
     if found != expected:
         raise ValueError(f"{path}: altered, sha256 {found[:12]}..., expected {expected[:12]}...; {remedy}")

@@ -56,15 +56,15 @@ class Cnn14(AudioNetwork):
         self.fc_audioset = nn.Linear(32 * width, num_classes)
 
     @classmethod
-    def from_checkpoint(cls, path: Path, sample_rate: int = 16_000) -> Self:
-        """Load a public checkpoint, frozen and on the CPU.
+    def from_checkpoint(cls, path: Path, sample_rate: int = 16_000, width: int = 64, num_classes: int = 527) -> Self:
+        """Load a public checkpoint, or a file of its layout and other sizes, frozen and on the CPU.
 
         The file's front end is not loaded; its mel filters must be those of `sample_rate`.
 
         Raises:
             ValueError: the file is missing, damaged, of another layout, or of the other sample rate.
         """
-        network = cls(sample_rate)
+        network = cls(sample_rate, width, num_classes)
         state = state_dict_of(read_checkpoint(path, safe=NUMPY_VALUES, legacy=True), "model", path)
         network.check_filters(state, path)
         layers = {name: tensor for name, tensor in state.items() if not name.startswith(_IGNORED)}

@@ -70,7 +70,8 @@ class DecibelMel(nn.Module):
     def __init__(self, sample_rate: int, num_fft: int, hop: int, f_min: float, f_max: float) -> None:
         super().__init__()
         self.num_fft, self.hop = num_fft, hop
-        filters = melscale_fbanks(num_fft // 2 + 1, f_min, f_max, NUM_MELS, sample_rate, "slaney", "slaney")
+        with torch.device("cpu"):  # torchaudio looks at the values, which a model on `meta` has not
+            filters = melscale_fbanks(num_fft // 2 + 1, f_min, f_max, NUM_MELS, sample_rate, "slaney", "slaney")
         self.register_buffer("window", torch.hann_window(num_fft), persistent=False)
         self.register_buffer("filters", filters, persistent=False)
 

@@ -52,13 +52,13 @@ class VGGish(AudioNetwork):
         )
 
     @classmethod
-    def from_checkpoint(cls, path: Path) -> Self:
-        """Load `vggish-10086976.pth`, frozen and on the CPU.
+    def from_checkpoint(cls, path: Path, width: int = 64, num_hidden: int = 4096) -> Self:
+        """Load `vggish-10086976.pth`, or a file of its layout and other sizes, frozen and on the CPU.
 
         Raises:
             ValueError: the file is missing, damaged, or of another layout.
         """
-        network = cls()
+        network = cls(width, num_hidden)
         load_strictly(network, state_dict_of(read_checkpoint(path, legacy=True), None, path), path)
         return network.eval().requires_grad_(False)
 
