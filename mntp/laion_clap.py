@@ -21,6 +21,8 @@ if TYPE_CHECKING:  # a second to import, which only those who load a model have 
 TOKENIZER = "roberta-base"
 VOCABULARY = 50_265
 MAX_TOKENS = 77
+HTSAT_DEPTHS = {96: [2, 2, 6, 2], 128: [2, 2, 12, 2]}
+"""Blocks of the four stages of HTSAT-tiny and HTSAT-base, by the width of their patches."""
 _CAPTIONS_AT_ONCE = 64
 
 _AUDIO = "audio_branch."
@@ -51,7 +53,7 @@ def load_laion_clap(path: Path) -> "ClapModel":
         path: such as `music_speech_audioset_epoch_15_esc_89.98.pt`.
 
     Raises:
-        ValueError: the file is missing, damaged, of another layout, or of a model with fusion.
+        ValueError: the file is missing, damaged, of another layout, or of a model with fusion or of another width.
     """
     from transformers import ClapModel
 
@@ -135,7 +137,7 @@ def embed_captions(model: "ClapModel", tokenizer: "PreTrainedTokenizerBase", cap
 
 
 def _config(state: Mapping[str, Tensor], path: Path) -> "ClapConfig":
-    """The configuration that a state dict of LAION's shows by its shapes."""
+    """The configuration of the HTSAT whose width a state dict of LAION's shows."""
     from transformers import ClapConfig
 
     patches = state.get(f"{_AUDIO}patch_embed.proj.weight")
@@ -143,17 +145,14 @@ def _config(state: Mapping[str, Tensor], path: Path) -> "ClapConfig":
         raise ValueError(f"{path}: has no {_AUDIO}patch_embed.proj.weight: not a checkpoint of LAION's CLAP with HTSAT")
     if any(name.startswith(f"{_AUDIO}patch_embed.mel_conv2d.") for name in state):
         raise ValueError(f"{path}: a CLAP with fusion, which hears long clips otherwise: take one without")
-    blocks = {
-        tuple(found.groups())
-        for name in state
-        if (found := re.match(r"audio_branch\.layers\.(\d)\.blocks\.(\d+)\.", name))
-    }
     width = len(patches)
+    if width not in HTSAT_DEPTHS:
+        raise ValueError(f"{path}: HTSAT has width {' or '.join(map(str, HTSAT_DEPTHS))}, the file's has {width}")
     return ClapConfig(
         audio_config={
             "patch_embeds_hidden_size": width,
             "hidden_size": 8 * width,
-            "depths": [sum(layer == str(number) for layer, _ in blocks) for number in range(4)],
+            "depths": HTSAT_DEPTHS[width],
         },
         # RoBERTa's, which LAION's text branch is; the default of ClapConfig is BERT's.
         text_config={"layer_norm_eps": 1e-5},

@@ -78,12 +78,17 @@ def test_stacked_queries_keys_and_values_are_cut_in_their_order() -> None:
     [
         ({"audio_branch.norm.bias": None}, r"lacks audio_model\.audio_encoder\.norm\.bias"),
         ({"audio_branch.layers.1.blocks.0.attn.qkv.bias": None}, r"lacks .*key\.bias, .*query\.bias, .*value\.bias"),
+        (
+            {name: None for name in layout("clap_htsat_tiny") if ".layers.2.blocks.5." in name},
+            r"lacks audio_model\.audio_encoder\.layers\.2\.blocks\.5\..* in all\)",
+        ),
         ({"text_branch.extra": (2,)}, r"has what the model has not: text_model\.extra"),
         ({"text_projection.0.bias": (3,)}, r"for text_projection\.linear1\.bias \(\[3\], expected \[512\]\)"),
         ({"audio_branch.patch_embed.proj.weight": None}, r"has no audio_branch\.patch_embed\.proj\.weight"),
+        ({"audio_branch.patch_embed.proj.weight": (64, 1, 4, 4)}, "HTSAT has width 96 or 128, the file's has 64"),
         ({"audio_branch.patch_embed.mel_conv2d.weight": (96, 1, 4, 12)}, "a CLAP with fusion"),
     ],
-    ids=["missing", "missing stack", "extra", "reshaped", "no HTSAT", "fusion"],
+    ids=["missing", "missing stack", "missing block", "extra", "reshaped", "no HTSAT", "other HTSAT", "fusion"],
 )
 def test_a_file_of_another_layout_is_named(tmp_path: Path, change: dict[str, Any], message: str) -> None:
     changed = {name: shape and torch.empty(shape, device="meta") for name, shape in change.items()}
