@@ -3,6 +3,7 @@
 from callbacks.atomic_checkpoint import AtomicCheckpointIO
 from callbacks.audio_writer import AudioWriter
 from callbacks.ema import EMA
+from callbacks.held_out import HeldOutLosses
 from callbacks.jsonl_logger import JSONLLogger
 from callbacks.last_checkpoint import LastCheckpoint
 from callbacks.non_finite import SkipNonFinite
@@ -13,6 +14,7 @@ __all__ = [
     "EMA",
     "AtomicCheckpointIO",
     "AudioWriter",
+    "HeldOutLosses",
     "JSONLLogger",
     "LastCheckpoint",
     "ProgressFile",

@@ -2,11 +2,11 @@
 
 import contextlib
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import BinaryIO, TypeVar
 
 from rich.console import Console
-from rich.progress import track, wrap_file
+from rich.progress import Progress, track, wrap_file
 
 T = TypeVar("T")
 
@@ -38,3 +38,12 @@ def show_reading(file: BinaryIO, description: str, total: int | None) -> Iterato
     yield file
     done = f"{description}: done in {time.monotonic() - start:.1f} s"
     console.print(done, highlight=False, markup=False, soft_wrap=True)
+
+
+@contextlib.contextmanager
+def show_ticks(description: str, total: int) -> Iterator[Callable[[], None]]:
+    """Yield what is to be called after each of `total` steps; shown on a terminal only, for work of some seconds."""
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(description, total=total)
+        yield lambda: bar.advance(task)

@@ -1,202 +1,122 @@
 """Scores of a folder of generated audio against a folder of references: `mntp evaluate`."""
 
-import json
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import Console
-from torch import Tensor
 
-from data_modules.captions import read_captions
-from data_modules.scenes import EmbeddedCorpus
-from experiments.judge import load_or_train_judge
-from mntp.audio import read_audio
-from mntp.files import atomic_write
-from mntp.metrics import frechet_distance, inception_score, kl_divergence
-from mntp.metrics.judge import Judge, JudgeOutput
+from experiments.ablate.declared import JudgeKind
+from experiments.hearing import BATCH_SIZE
+from experiments.intervals import write_replicates
+from experiments.prompts import captions_by_name
+from experiments.protocol import folder_protocol, protocol_hash, scoring_hash
+from experiments.run_record import provenance, read_json, write_json
+from experiments.score_sets import load_score_set
+from experiments.scoring import audio_names, evaluate_folders, pair_names
+from experiments.selftest import run_selftest
+from mntp.metrics.resampling import NUM_REPLICATES
+from mntp.metrics.scores import ScoreSet
 
-SCORES = ("fd_judge", "kl_judge", "is_judge", "text_judge")
-AUDIO_SUFFIXES = (".flac", ".wav")
-_NUM_NAMES_SHOWN = 5
+GENERATION = "generation.json"
+SMALL = 10_000  # clips below which the bias of a Frechet distance is pointed out
 
 
 def evaluate(
-    reference: Path,
-    generated: Path,
-    captions: Path,
+    reference: Path | None = None,
+    generated: Path | None = None,
+    captions: Path | None = None,
     out: Path = Path("metrics.json"),
+    judge: JudgeKind = "embedded",
+    weights: Path = Path("weights"),
     judges: Path = Path("data/judges"),
+    caption_seed: int = 0,
+    replicates: int = NUM_REPLICATES,
+    batch_size: int = BATCH_SIZE,
     in_domain: bool = False,
-) -> None:
-    """Score generated audio against references with the embedded judge, which is trained if it isn't there yet.
+    allow_partial: bool = False,
+    selftest: bool = False,
+) -> int:
+    """Score generated audio against references of the same names, with intervals and the protocol.
 
     Args:
         reference: folder of reference WAV or FLAC files.
-        generated: folder of generated files with the same names.
-        captions: CSV table with the columns file, caption; of a path, the file name alone counts.
-        out: JSON file to write.
-        judges: folder of cached judges.
-        in_domain: say that the audio is of the embedded corpus; otherwise scores are marked out of domain.
-
-    Raises:
-        ValueError: the folders don't hold the same files, or a file or caption can't be used.
-    """
-    _audio_names(reference)  # first, because the table's names are looked up in this folder
-    caption_by_name = _captions_by_name(captions, reference)
-    paired_names(reference, generated, caption_by_name)  # before the minute that training a judge may take
-    judge = load_or_train_judge(judges, EmbeddedCorpus())
-    metrics = evaluate_folders(reference, generated, caption_by_name, judge, in_domain=in_domain)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_write(out) as file:
-        json.dump(metrics, file, indent=2)
-    _show(metrics, out)
-
-
-def evaluate_folders(
-    reference: Path,
-    generated: Path,
-    captions: dict[str, str],
-    judge: Judge,
-    *,
-    in_domain: bool = False,
-    batch_size: int = 32,
-) -> dict[str, Any]:
-    """Score generated files against the reference files of the same names.
-
-    The files are read as any listener would (16-bit WAV, resampled to 16 kHz, channel 0). The order of files and
-    the batch size don't change the scores beyond float32 rounding.
-
-    Args:
-        reference: folder of WAV or FLAC files.
-        generated: folder with files of exactly the same names.
-        captions: caption by file name; may hold more files than the folders.
-        judge: on any device, in `eval` mode.
-        in_domain: the audio is (meant to be) of the corpus that the judge was trained on.
+        generated: folder of generated files with the same names; its generation.json, if any, tells how they were made.
+        captions: CSV table with the columns file, caption, or JSON {file: caption} or {file: [captions]}; without it
+            no score on captions is taken.
+        out: JSON file to write; the scores' replicates go into <out without .json>.replicates.safetensors.
+        judge: `embedded` (trained here if it isn't there yet; names of its own), or `audioldm`: FD, FAD, KL, IS, CLAP
+            and KID as the AudioLDM toolkit defines them.
+        weights: folder of the public checkpoints (`mntp weights list`).
+        judges: folder of cached judges, and of what they and the other networks heard.
+        caption_seed: chooses one of several captions of a file.
+        replicates: resamplings of the clips behind the intervals; 0 for none.
         batch_size: files of equal length heard at once.
-
-    Returns:
-        `fd_judge` (squared feature units), `kl_judge` (nats, reference || generated), `is_judge` (1 to the number of
-        classes, of the generated files), `text_judge` (mean cosine similarity of the generated files and their
-        captions), `num_clips`, `judge` (its fingerprint), `judge_kind`, `out_of_domain`.
+        in_domain: say that the audio is of the embedded corpus; otherwise the embedded judge's scores are marked.
+        allow_partial: score the files that both folders hold, and record the coverage.
+        selftest: instead, try the judge on `reference` (or on its own corpus): identical sets, noise, low-pass,
+            shuffled time, order of files, batch size.
 
     Raises:
-        ValueError: a folder holds fewer than two audio files, the folders differ, a caption is missing or empty, or a
-            file is unreadable, empty or not finite (AudioError); the message names the first of them.
+        ValueError: the folders don't hold the same files, or a file, caption or checkpoint can't be used.
     """
-    names = paired_names(reference, generated, captions)
-    return evaluate_names(names, reference, generated, captions, judge, in_domain=in_domain, batch_size=batch_size)
-
-
-def evaluate_names(
-    names: Sequence[str],
-    reference: Path,
-    generated: Path,
-    captions: dict[str, str],
-    judge: Judge,
-    *,
-    in_domain: bool = False,
-    batch_size: int = 32,
-) -> dict[str, Any]:
-    """Score the files `names` of two folders, which both hold and may hold more; as `evaluate_folders` otherwise."""
-    real = _hear(judge, [reference / name for name in names], batch_size)
-    fake = _hear(judge, [generated / name for name in names], batch_size)
-    text = judge.embed_text([captions[name] for name in names])
-    return {
-        "fd_judge": frechet_distance(real.features, fake.features),
-        "kl_judge": kl_divergence(real.log_probs, fake.log_probs),
-        "is_judge": inception_score(fake.log_probs),
-        "text_judge": (fake.audio_embedding * text).sum(dim=1).double().mean().item(),
-        "num_clips": len(names),
-        "judge": judge.fingerprint(),
-        "judge_kind": "embedded",
-        "out_of_domain": not in_domain,
+    if selftest:
+        score_set = load_score_set(judge, weights, judges, text=reference is None or captions is not None)
+        return run_selftest(score_set, reference, captions, caption_seed, batch_size)
+    if reference is None or generated is None:
+        raise ValueError("evaluate: expected --reference DIR and --generated DIR (or --selftest)")
+    audio_names(reference)  # first, because the table's names are looked up in this folder
+    caption_by_name = None if captions is None else captions_by_name(captions, reference, caption_seed)
+    pairs = pair_names(reference, generated, caption_by_name, allow_partial)  # before anything that takes a minute
+    score_set = load_score_set(judge, weights, judges, text=captions is not None)
+    evaluation = evaluate_folders(
+        pairs, reference, generated, caption_by_name, score_set, judges / "features", replicates, batch_size
+    )
+    protocol = folder_protocol(
+        score_set.kind,
+        score_set.fingerprints(),
+        pairs.names,
+        evaluation.reference_digests,
+        caption_by_name,
+        f"seed {caption_seed}",
+        len(pairs.missing),
+        read_json(generated / GENERATION) or None,
+    )
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_replicates(replicates_path(out), evaluation.replicates)
+    metrics = {
+        **evaluation.metrics,
+        "coverage": pairs.coverage,
+        "missing": pairs.missing,
+        "out_of_domain": score_set.kind == "embedded" and not in_domain,
+        "scoring_hash": scoring_hash(protocol),
+        "protocol_hash": protocol_hash(protocol),
+        "protocol": protocol,
+        "provenance": provenance(),
     }
+    write_json(out, metrics)
+    _show(metrics, score_set, out)
+    return 0
 
 
-def paired_names(reference: Path, generated: Path, captions: dict[str, str]) -> list[str]:
-    """Sorted names of the audio files that both folders hold, each with a caption.
-
-    Raises:
-        ValueError: a folder is missing or holds fewer than two audio files, the folders differ, or a caption is
-            missing.
-    """
-    in_reference, in_generated = _audio_names(reference), _audio_names(generated)
-    _require(in_generated, in_reference, str(generated))
-    _require(in_reference, in_generated, str(reference))
-    _require(captions, in_reference, "the captions table")
-    return sorted(in_reference)
+def replicates_path(metrics: Path) -> Path:
+    """Where the replicates of a metrics file lie."""
+    return metrics.with_name(f"{metrics.stem}.replicates.safetensors")
 
 
-def _captions_by_name(table: Path, reference: Path) -> dict[str, str]:
-    captions: dict[str, str] = {}
-    for row in read_captions(table, reference):
-        name = PurePosixPath(row.file).name
-        if name in captions:
-            raise ValueError(f"{table}, line {row.line}: a second file named {name}; scores pair files by name alone")
-        captions[name] = row.caption
-    return captions
-
-
-def _audio_names(folder: Path) -> set[str]:
-    if not folder.is_dir():
-        raise ValueError(f"{folder}: no such folder; expected a folder of WAV or FLAC files")
-    names = {path.name for path in folder.iterdir() if path.suffix.lower() in AUDIO_SUFFIXES}
-    if len(names) < 2:
-        raise ValueError(f"{folder}: holds {len(names)} WAV or FLAC files; a Frechet distance needs at least 2")
-    return names
-
-
-def _require(present: Iterable[str], wanted: Iterable[str], where: str) -> None:
-    missing = sorted(set(wanted) - set(present))
-    if missing:
-        shown = ", ".join(missing[:_NUM_NAMES_SHOWN]) + (", ..." if len(missing) > _NUM_NAMES_SHOWN else "")
-        raise ValueError(
-            f"{where} lacks {len(missing)} files that the scores need ({shown}): both folders and the table must "
-            "name the same files"
-        )
-
-
-@torch.no_grad()
-def _hear(judge: Judge, paths: list[Path], batch_size: int) -> JudgeOutput:
-    """Judge files; outputs on the CPU, in the order of `paths`."""
-    device = next(judge.parameters()).device
-    rows: list[int] = []
-    heard: list[JudgeOutput] = []
-    for batch_rows, waveform in _batches_of_equal_length(paths, batch_size):
-        rows += batch_rows
-        heard.append(judge(waveform.to(device)))
-    order = torch.tensor(rows).argsort()
-    return JudgeOutput(*(torch.cat(parts).cpu()[order] for parts in zip(*heard, strict=True)))
-
-
-def _batches_of_equal_length(paths: list[Path], batch_size: int) -> Iterator[tuple[list[int], Tensor]]:
-    """Yield rows of `paths` and their waveforms [B, samples]; padding to a common length would be heard."""
-    waiting: dict[int, list[tuple[int, Tensor]]] = defaultdict(list)
-    for row, path in enumerate(paths):
-        waveform = read_audio(path)
-        group = waiting[len(waveform)]
-        group.append((row, waveform))
-        if len(group) == batch_size:
-            yield _stack(waiting.pop(len(waveform)))
-    for group in waiting.values():
-        yield _stack(group)
-
-
-def _stack(group: list[tuple[int, Tensor]]) -> tuple[list[int], Tensor]:
-    rows, waveforms = zip(*group, strict=True)
-    return list(rows), torch.stack(waveforms)
-
-
-def _show(metrics: dict[str, Any], out: Path) -> None:
+def _show(metrics: dict[str, Any], score_set: ScoreSet, out: Path) -> None:
     domain = "out of domain: it knows the embedded corpus only" if metrics["out_of_domain"] else "in domain"
+    about = f" ({domain})" if score_set.kind == "embedded" else ""
+    lines = [f"judge {metrics['judge_kind']} {metrics['judge']}{about}, N = {metrics['num_clips']} clips"]
+    for name in score_set.scores:
+        if name in metrics:
+            ends = metrics["intervals"].get(name)
+            shown = "" if ends is None else f"   95 % over clips [{ends[0]:.4f}, {ends[1]:.4f}]"
+            lines.append(f"  {name:<10} {metrics[name]:>9.4f}{shown}")
+    if metrics["missing"]:
+        lines.append(f"  coverage {metrics['coverage']:.1%}: {len(metrics['missing'])} references have no partner")
+    if metrics["num_clips"] < SMALL:
+        lines.append("  Frechet distances are biased upwards at small N: compare equal N and the same references only")
+    lines += [f"scoring {metrics['scoring_hash']}, protocol {metrics['protocol_hash']}", f"written to {out}"]
     console = Console()
-    lines = [
-        f"embedded judge {metrics['judge']} ({domain}), N = {metrics['num_clips']} clips",
-        *(f"  {name:<10} {metrics[name]:>9.4f}" for name in SCORES),
-        f"written to {out}",
-    ]
     for line in lines:
         console.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -12,12 +12,12 @@ from typing import Any
 
 from jsonargparse import ArgumentParser
 
-from callbacks import ProgressFile
+from callbacks import HeldOutLosses, ProgressFile
 from callbacks.non_finite import skipped_steps
 from experiments.cli import SuiteCLI, load_config
 from experiments.errors import user_errors
 from experiments.run_record import held, provenance, read_json, update_record
-from experiments.score import score
+from experiments.score import HELD_OUT, score
 
 FINAL = "final.ckpt"
 FOLDERS = {
@@ -28,13 +28,14 @@ FOLDERS = {
 }
 
 
-def run(run_dir: Path, protocol: str, judges: Path = Path("data/judges")) -> None:
+def run(run_dir: Path, protocol: str, judges: Path = Path("data/judges"), weights: Path = Path("weights")) -> None:
     """Train, sample and score one cell; what is done already is skipped.
 
     Args:
         run_dir: the run's folder, with its `config.yaml`.
         protocol: hash of the protocol; its file is `evals/<hash>/protocol.json`.
-        judges: folder of cached judges.
+        judges: folder of cached judges, and of what they heard.
+        weights: folder of public checkpoints, for protocols that ask for their scores.
     """
     config = load_config(run_dir / "config.yaml")
     rules = read_json(run_dir / "evals" / protocol / "protocol.json")
@@ -44,31 +45,49 @@ def run(run_dir: Path, protocol: str, judges: Path = Path("data/judges")) -> Non
         _end_with_parent()
         progress = ProgressFile(run_dir / "progress.json", protocol)
         try:
-            if rules["source"] == "model" and not (run_dir / "checkpoints" / FINAL).is_file():
-                update_record(run_dir, state="training", error=None, **provenance())
-                train(run_dir, config, progress)
+            if rules["generation"]["source"] == "model":
+                update_record(run_dir, error=None, **provenance())
+                train_and_measure(run_dir, config, progress)
             update_record(run_dir, state="trained", error=None)
-            score(run_dir, config, protocol, rules, judges, progress)
+            score(run_dir, config, protocol, rules, judges, weights, progress)
         except (ValueError, OSError, RuntimeError) as error:
             update_record(run_dir, state="failed", error=str(error).partition("\n")[0])
             raise
 
 
-def train(run_dir: Path, config: dict[str, Any], progress: ProgressFile) -> None:
-    """Train from the newest checkpoint to the end, take the held-out loss, keep the averaged weights as final."""
+def train_and_measure(run_dir: Path, config: dict[str, Any], progress: ProgressFile) -> None:
+    """Train, and take the held-out losses of the final weights, where either isn't done yet."""
+    final, held_out = run_dir / "checkpoints" / FINAL, HeldOutLosses(run_dir / HELD_OUT)
+    suite = None
+    if not final.is_file():
+        update_record(run_dir, state="training")
+        suite = SuiteCLI(_placed(config, run_dir), run=False, more_callbacks=[progress])
+        train(run_dir, suite, progress)
+    if held_out.path.is_file() and suite is None:
+        return
+    if suite is None:  # killed just behind the training: what it logs then has no step to stand at
+        quiet = _placed(config, run_dir)
+        quiet["trainer"] |= {"logger": False, "callbacks": []}
+        suite = SuiteCLI(quiet, run=False)
+    suite.trainer.callbacks.append(held_out)  # type: ignore[attr-defined]  # Lightning sets it at construction
+    losses = suite.trainer.validate(
+        suite.model, datamodule=suite.datamodule, ckpt_path=final, weights_only=True, verbose=False
+    )[0]
+    update_record(run_dir, held_out={name.removeprefix("val/"): value for name, value in losses.items()})
+
+
+def train(run_dir: Path, suite: SuiteCLI, progress: ProgressFile) -> None:
+    """Train from the newest checkpoint to the end, and keep the averaged weights as final."""
     folder = run_dir / "checkpoints"
-    suite = SuiteCLI(_placed(config, run_dir), run=False, more_callbacks=[progress])
     last = folder / "last.ckpt"
     if not last.is_file() and (transfer := suite.initialise()):
         update_record(run_dir, initialised_from=transfer.summary())
     suite.trainer.fit(
         suite.model, datamodule=suite.datamodule, ckpt_path=last if last.is_file() else None, weights_only=True
     )
-    held_out = suite.trainer.validate(suite.model, datamodule=suite.datamodule, verbose=False)[0]
     seconds = progress.train_seconds
     update_record(
         run_dir,
-        held_out={name.removeprefix("val/"): value for name, value in held_out.items()},
         train_seconds=seconds,
         gpu_seconds=seconds * suite.trainer.world_size if suite.trainer.strategy.root_device.type == "cuda" else None,
         num_parameters=sum(p.numel() for p in suite.model.parameters()),

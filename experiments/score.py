@@ -6,18 +6,24 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 from callbacks import ProgressFile
 from data_modules.latents import ClipDataset, collate
 from data_modules.store import Store
-from experiments.evaluate import evaluate_names
-from experiments.run_record import provenance, read_json, write_json
-from experiments.shared import data_module, judge_of
+from experiments.intervals import REPLICATES, Replicates, interval, write_replicates
+from experiments.protocol import Protocol, scoring_hash
+from experiments.run_record import provenance, write_json
+from experiments.scoring import Pairs, evaluate_folders
+from experiments.shared import data_module, score_set_of
 from mntp.audio import write_audio
+from mntp.metrics.resampling import draw_clips, mean_replicates
 from mntp.seeding import derive_seed
 from mntp.systems import AudioSystem, load_system
 from mntp.tokenizers import build_tokenizer
+
+HELD_OUT = "held_out.safetensors"
 
 Decode = Callable[[Sequence[int]], Tensor]  # rows of the store -> waveforms [B, samples]
 
@@ -26,8 +32,9 @@ def score(
     run_dir: Path,
     config: dict[str, Any],
     protocol_hash: str,
-    rules: dict[str, Any],
+    protocol: Protocol,
     judges: Path,
+    weights: Path,
     progress: ProgressFile,
 ) -> None:
     """Write the clips that are missing, score them all, and write `metrics.json`, whose presence means done.
@@ -38,67 +45,88 @@ def score(
     folder = run_dir / "evals" / protocol_hash
     if (folder / "metrics.json").is_file():
         return
+    scoring, generation = protocol["scoring"], protocol["generation"]
     store = data_module(config).store
-    judge = judge_of(config, judges)
-    for name, found in (("store", store.fingerprint), ("judge", judge.fingerprint())):
-        if rules[name] != found:
-            raise ValueError(f"{run_dir}: the protocol asks for {name} {rules[name]}, found {found}: plan again")
-    rows = store.split(rules["split"])[: rules["num_clips"]]
+    score_set = score_set_of(config, scoring["kind"], judges, weights)
+    for name, found in (("store", store.fingerprint), ("judge", score_set.fingerprint())):
+        if scoring[name] != found:
+            raise ValueError(f"{run_dir}: the protocol asks for {name} {scoring[name]}, found {found}: plan again")
+    rows = store.split(scoring["split"])[: scoring["num_clips"]]
     began = time.monotonic()
-    generated = _generated(run_dir, folder, store, rows, rules, progress)
+    generated = _generated(run_dir, folder, store, rows, protocol, progress)
     sampled = time.monotonic()
     progress.write("scoring", 0, 1)
     captions = {store.audio_path(row).name: store.clips[row].caption for row in rows}
-    metrics = evaluate_names(
-        sorted(captions),
+    evaluation = evaluate_folders(
+        Pairs(sorted(captions), []),
         store.audio_path(rows[0]).parent,
         generated,
         captions,
-        judge,
-        in_domain=config["data"]["corpus"] is not None,
+        score_set,
+        judges / "features",
     )
     scored = time.monotonic()
+    metrics, replicates = evaluation.metrics, evaluation.replicates
+    if generation["source"] == "model":
+        held_out = load_file(run_dir / HELD_OUT)
+        metrics["num_held_out_clips"] = len(held_out.pop("rows"))
+        for name, (totals, counts) in held_out.items():
+            if counts.any():
+                metrics[name] = (totals.sum() / counts.sum()).item()
+                replicates[name] = _loss_replicates(totals, counts)
+                metrics["intervals"][name] = interval(metrics[name], replicates[name])
+    metrics["coverage"] = len(rows) / scoring["num_clips"]
+    metrics["out_of_domain"] = score_set.kind == "embedded" and config["data"]["corpus"] is None
+    metrics["scoring_hash"], metrics["protocol_hash"] = scoring_hash(protocol), protocol_hash
     times = {"sample_seconds": sampled - began, "score_seconds": scored - sampled}
     write_json(folder / "score.json", {**times, **provenance()})
-    held_out = read_json(run_dir / "run.json").get("held_out", {}) if rules["source"] == "model" else {}
-    write_json(folder / "metrics.json", {**metrics, **held_out})
+    write_replicates(folder / REPLICATES, replicates)
+    write_json(folder / "metrics.json", metrics)
+
+
+def _loss_replicates(totals: Tensor, counts: Tensor) -> Replicates:
+    """Replicates of a mean over all tokens of all clips, from each clip's sum [n] and number of tokens [n]."""
+    replicates: Replicates = mean_replicates(totals, draw_clips(len(totals)), counts).numpy()
+    return replicates
 
 
 def _generated(
-    run_dir: Path, folder: Path, store: Store, rows: list[int], rules: dict[str, Any], progress: ProgressFile
+    run_dir: Path, folder: Path, store: Store, rows: list[int], protocol: Protocol, progress: ProgressFile
 ) -> Path:
     """Folder of the clips to score; missing ones are made, a batch at a time."""
-    if rules["source"] == "ground_truth":
+    generation = protocol["generation"]
+    if generation["source"] == "ground_truth":
         return store.audio_path(rows[0]).parent
     wav = folder / "wav"
     wav.mkdir(parents=True, exist_ok=True)
     # Always the same batches, whatever was there already: a batch's size moves the last bits of its clips.
-    batches = [rows[first : first + rules["batch_size"]] for first in range(0, len(rows), rules["batch_size"])]
+    size = generation["batch_size"]
+    batches = [rows[first : first + size] for first in range(0, len(rows), size)]
     missing = [batch for batch in batches if not all((wav / store.audio_path(row).name).is_file() for row in batch)]
     if missing:
-        decode = _decoder(run_dir, store, rules, progress)
+        decode = _decoder(run_dir, store, protocol, progress)
         for batch in missing:
             for row, waveform in zip(batch, decode(batch), strict=True):
                 write_audio(wav / store.audio_path(row).name, waveform)
     return wav
 
 
-def _decoder(run_dir: Path, store: Store, rules: dict[str, Any], progress: ProgressFile) -> Decode:
+def _decoder(run_dir: Path, store: Store, protocol: Protocol, progress: ProgressFile) -> Decode:
     """What turns rows of the store into waveforms: the trained model, or the tokenizer alone."""
     tokenizer = build_tokenizer(store.front_end()["tokenizer"])
-    if rules["source"] == "reconstruction":
+    if protocol["generation"]["source"] == "reconstruction":
         return lambda rows: tokenizer.decode(torch.stack([store.tokens(row) for row in rows]))
     system = load_system(run_dir / "checkpoints" / "final.ckpt")
-    system.decoding = type(system.decoding).from_dict(rules["decoding"])
+    system.decoding = type(system.decoding).from_dict(protocol["generation"]["decoding"])
     system.to("cuda" if torch.cuda.is_available() else "cpu")
-    return lambda rows: tokenizer.decode(_tokens(system, store, rows, rules, progress).cpu())
+    return lambda rows: tokenizer.decode(_tokens(system, store, rows, protocol, progress).cpu())
 
 
 def _tokens(
-    system: AudioSystem, store: Store, rows: Sequence[int], rules: dict[str, Any], progress: ProgressFile
+    system: AudioSystem, store: Store, rows: Sequence[int], protocol: Protocol, progress: ProgressFile
 ) -> Tensor:
-    dataset = ClipDataset(store, rules["split"])
+    dataset = ClipDataset(store, protocol["scoring"]["split"])
     places = {row: place for place, row in enumerate(dataset.rows)}
     batch = system.transfer_batch_to_device(collate([dataset[places[row]] for row in rows]), system.device, 0)
-    seeds = [derive_seed(rules["seed"], "clip", row) for row in rows]
+    seeds = [derive_seed(protocol["generation"]["seed"], "clip", row) for row in rows]
     return system.generate(batch.text, seeds, lambda drawn, total: progress.write("sampling", drawn, total))

@@ -5,23 +5,28 @@ from typing import Any
 
 from data_modules.latents import LatentDataModule
 from data_modules.scenes import EmbeddedCorpus
-from experiments.judge import load_or_train_judge
-from mntp.metrics.judge import Judge
+from experiments.ablate.declared import JudgeKind
+from experiments.score_sets import load_score_set
+from mntp.metrics.scores import ScoreSet
 
 
-def prepare(config: dict[str, Any], judges: Path) -> dict[str, str]:
-    """Build the store and train the judge where they are missing, with progress shown.
+def prepare(
+    config: dict[str, Any], judges: Path, kind: JudgeKind = "embedded", weights: Path = Path("weights")
+) -> dict[str, str]:
+    """Build the store and train the embedded judge where they are missing, with progress shown.
 
     Args:
         config: a resolved configuration; its `data` section names the store.
         judges: folder of cached judges.
+        kind: which scores.
+        weights: folder of public checkpoints.
 
     Returns:
         Fingerprints: {"store": ..., "judge": ...}.
     """
     data = data_module(config)
     data.prepare_data()
-    return {"store": data.store.fingerprint, "judge": judge_of(config, judges).fingerprint()}
+    return {"store": data.store.fingerprint, "judge": score_set_of(config, kind, judges, weights).fingerprint()}
 
 
 def data_module(config: dict[str, Any]) -> LatentDataModule:
@@ -31,7 +36,7 @@ def data_module(config: dict[str, Any]) -> LatentDataModule:
     return LatentDataModule(**data, corpus=None if corpus is None else EmbeddedCorpus(**corpus))
 
 
-def judge_of(config: dict[str, Any], judges: Path) -> Judge:
-    """The judge for a configuration's data: of its embedded corpus, or else of the default one (out of domain)."""
+def score_set_of(config: dict[str, Any], kind: JudgeKind, judges: Path, weights: Path) -> ScoreSet:
+    """The score set for a configuration's data: the embedded judge is that of its corpus, or else the default one."""
     corpus = config["data"]["corpus"]
-    return load_or_train_judge(judges, EmbeddedCorpus(**(corpus or {})))
+    return load_score_set(kind, weights, judges, text=True, corpus=EmbeddedCorpus(**(corpus or {})))

@@ -1,6 +1,7 @@
-"""Files that are whole or absent: written under a temporary name in the same folder, synced, then renamed."""
+"""Files that are whole or absent: written under a temporary name in the same folder, synced, then renamed; hashes."""
 
 import contextlib
+import hashlib
 import os
 import tempfile
 from collections.abc import Iterator
@@ -35,3 +36,13 @@ def atomic_write(path: Path, mode: str = "w") -> Iterator[IO]:  # type: ignore[t
         if isinstance(error, OSError) and error.errno is not None:
             error.filename = str(path)  # instead of none, or of the temporary name
         raise
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's content, 64 hex digits.
+
+    Raises:
+        OSError: it can't be read.
+    """
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

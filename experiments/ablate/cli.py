@@ -30,6 +30,7 @@ def plan(
     out: Path = Path("results"),
     runs: Path = Path("runs"),
     judges: Path = Path("data/judges"),
+    weights: Path = Path("weights"),
 ) -> int:
     """Check every cell, name its run, and show what is done and what would run; writes `plan.json`.
 
@@ -40,9 +41,10 @@ def plan(
         seeds: seeds, as in `0,1,2`.
         out: folder of the results; a scale other than micro has its own folder beneath it.
         runs: folder of the runs.
-        judges: folder where the judge network is kept.
+        judges: folder where the judge network is kept, and what the judges heard.
+        weights: folder of public checkpoints, for scales that are judged by them.
     """
-    planned, jobs = _plan(matrix, scale, rows, seeds, out, runs, judges)
+    planned, jobs = _plan(matrix, scale, rows, seeds, out, runs, judges, weights)
     console = _console()
     console.print(plan_table(planned))
     done = sum(cell_state(cell).state == DONE for cell in planned.cells if cell.selected and not cell.same_as)
@@ -58,6 +60,7 @@ def run(
     out: Path = Path("results"),
     runs: Path = Path("runs"),
     judges: Path = Path("data/judges"),
+    weights: Path = Path("weights"),
 ) -> int:
     """Train, sample and score what isn't done yet, then write and show the tables. Ask twice and it runs once.
 
@@ -68,10 +71,11 @@ def run(
         seeds: seeds, as in `0,1,2`.
         out: folder of the results; a scale other than micro has its own folder beneath it.
         runs: folder of the runs.
-        judges: folder where the judge network is kept.
+        judges: folder where the judge network is kept, and what the judges heard.
+        weights: folder of public checkpoints, for scales that are judged by them.
     """
-    _, jobs = _plan(matrix, scale, rows, seeds, out, runs, judges)
-    return execute(jobs, run_command(judges), results_folder(out, scale), _console())
+    _, jobs = _plan(matrix, scale, rows, seeds, out, runs, judges, weights)
+    return execute(jobs, run_command(judges, weights), results_folder(out, scale), _console())
 
 
 def status(out: Path = Path("results"), scale: str = DEFAULT_SCALE) -> int:
@@ -149,7 +153,7 @@ def plan_table(planned: Plan) -> Table:
 
 
 def _plan(
-    matrix: Path, scale: str, rows: str, seeds: str, out: Path, runs: Path, judges: Path
+    matrix: Path, scale: str, rows: str, seeds: str, out: Path, runs: Path, judges: Path, weights: Path
 ) -> tuple[Plan, list[Job]]:
     loaded = load_matrix(matrix)
     selected = select_rows(loaded, rows)
@@ -158,7 +162,12 @@ def _plan(
     from experiments.cli import resolve
     from experiments.shared import prepare
 
-    planned, jobs = build_plan(loaded, cells, selected, runs, resolve, lambda config: prepare(config, judges))
+    kind = loaded.scales[scale].evaluation.judge
+
+    def prepared(config: dict[str, Any]) -> dict[str, str]:
+        return prepare(config, judges, kind, weights)
+
+    planned, jobs = build_plan(loaded, cells, selected, runs, resolve, prepared)
     write_plan(planned, results_folder(out, scale))
     return planned, jobs
 
@@ -179,7 +188,7 @@ def _show_tables(folder: Path, console: Console) -> None:
     planned = read_plan(folder)
     tables = gather_results(folder)
     for name, results in tables.items():
-        console.print(table_rich(planned.titles[name], results, planned.columns[name]))
+        console.print(table_rich(results, planned.tables[name], planned.judge))
     console.print(f"written: {folder}/results.csv, " + ", ".join(f"{name}.csv, {name}.md" for name in tables))
 
 

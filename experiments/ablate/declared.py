@@ -2,10 +2,13 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal, get_args
 
 from experiments.ablate.overlay import Overlay
 
 SOURCES = ("model", "ground_truth", "reconstruction")
+JudgeKind = Literal["embedded", "audioldm"]
+JUDGES: dict[str, JudgeKind] = {kind: kind for kind in get_args(JudgeKind)}
 # What a table may show beside the columns that all tables have.
 EXTRA_COLUMNS = ("parameters", "head_parameters", "head_share", "sample_seconds")
 
@@ -14,8 +17,9 @@ RowKey = tuple[str, str]  # table, row id
 
 @dataclass(frozen=True)
 class Evaluation:
-    """How a cell is scored: which split, how many clips, the sampling seed, clips decoded at once."""
+    """How a cell is scored: by which judge, which split, how many clips, the sampling seed, clips decoded at once."""
 
+    judge: JudgeKind
     split: str
     num_clips: int
     seed: int
@@ -95,6 +99,7 @@ class Table:
         rows: by id.
         default_rows: those that run unless others are asked for.
         columns: what it shows beside the columns that all tables have.
+        baseline: the row that the others' differences are taken from; None for a product.
         product: True for the product of axes, which is expanded only where it is asked for.
         excluded: combinations that a product leaves out, counted by the reason.
     """
@@ -104,6 +109,7 @@ class Table:
     rows: dict[str, Row]
     default_rows: tuple[str, ...] = ()
     columns: tuple[str, ...] = ()
+    baseline: str | None = None
     product: bool = False
     excluded: dict[str, int] = field(default_factory=dict)
 

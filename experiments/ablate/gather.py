@@ -5,17 +5,19 @@ import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from experiments.ablate.metrics import JUDGED, shown_metrics
 from experiments.ablate.planned import Plan, read_plan
+from experiments.ablate.result import Result
 from experiments.ablate.status import DONE, cell_state
-from experiments.ablate.tables import METRICS, Result, table_csv, table_markdown
+from experiments.ablate.tables import compare_rows, differences_csv, table_csv, table_markdown
+from experiments.protocol import scoring_hash
 from mntp.files import atomic_write
 
 COLUMNS = (
     "matrix", "table", "row", "system", "scale", "seed", "train_hash", "protocol_hash", "metric", "value",
     "ci_low", "ci_high", "n", "coverage", "gpu_seconds", "state", "commit",
 )  # fmt: skip
-JUDGED = ("fd_judge", "kl_judge", "is_judge", "text_judge")
-NOT_METRICS = ("num_clips",)
+NOT_METRICS = ("num_clips", "num_held_out_clips", "coverage")
 
 
 def gather_results(folder: Path) -> dict[str, list[Result]]:
@@ -34,25 +36,42 @@ def gather_results(folder: Path) -> dict[str, list[Result]]:
     plan = read_plan(folder)
     asked = {cell.table for cell in plan.cells if cell.selected}
     results = [Result(cell, cell_state(cell)) for cell in plan.cells if cell.table in asked]
-    tables = {name: [r for r in results if r.cell.table == name] for name in plan.titles if name in asked}
+    tables = {name: [r for r in results if r.cell.table == name] for name in plan.tables if name in asked}
+    for name, rows in tables.items():
+        _check_scored_alike(name, rows, plan)
     _write(folder / "results.csv", results_csv(plan, results))
     for name, rows in tables.items():
-        _write(folder / f"{name}.csv", table_csv(rows, plan.columns[name]))
-        _write(folder / f"{name}.md", table_markdown(plan.titles[name], rows, plan.columns[name]))
+        table = plan.tables[name]
+        comparisons = compare_rows(rows, table, plan.judge)
+        _write(folder / f"{name}.csv", table_csv(rows, table, plan.judge))
+        _write(folder / f"{name}_differences.csv", differences_csv(comparisons))
+        _write(folder / f"{name}.md", table_markdown(rows, table, plan.judge, comparisons))
     return tables
+
+
+def _check_scored_alike(name: str, rows: Sequence[Result], plan: Plan) -> None:
+    """The files of a table's rows must say that they were scored as planned, all in the same way."""
+    for result in rows:
+        found = result.state.metrics.get("scoring_hash")
+        expected = scoring_hash(plan.protocols[result.cell.protocol_hash])
+        if result.state.state == DONE and found != expected:
+            raise ValueError(
+                f"{name} row {result.cell.row}: its metrics.json in {result.cell.run_dir} was scored as {found}, the "
+                f"table as {expected}: other references, captions or judge; remove it and run the cell again"
+            )
 
 
 def results_csv(plan: Plan, results: Sequence[Result]) -> str:
     """Return the long table: a line per cell and metric; a cell that isn't done has its metrics without values.
 
-    `coverage` is the share of the protocol's clips that was scored. Intervals need several seeds or a resampling
-    of clips; they are empty here.
+    `coverage` is the share of the protocol's clips that was scored, `n` the number of clips that the value and its
+    95 % interval rest on.
     """
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, restval="", lineterminator="\n")
     writer.writeheader()
     for result in results:
-        for metric in _metrics(result):
+        for metric in _metrics(result, plan.judge):
             writer.writerow(_long_row(plan, result, metric))
     return text.getvalue()
 
@@ -68,17 +87,20 @@ def _long_row(plan: Plan, result: Result, metric: str) -> dict[str, object]:
     if value is None:
         return row
     row["value"], row["gpu_seconds"] = repr(value), run.get("gpu_seconds", "")
-    clips = result.state.metrics.get("num_clips")
-    if clips is not None and metric in JUDGED:  # the held-out losses hear the validation clips instead
-        row["n"], row["coverage"] = clips, clips / plan.protocols[cell.protocol_hash]["num_clips"]
+    row["n"] = result.num_clips(metric) or ""
+    if ends := result.interval(metric):
+        row["ci_low"], row["ci_high"] = map(repr, ends)
+    if metric in JUDGED[plan.judge]:  # the held-out losses hear the validation clips instead
+        row["coverage"] = result.state.metrics.get("coverage", "")
     return row
 
 
-def _metrics(result: Result) -> Iterator[str]:
+def _metrics(result: Result, judge: str) -> Iterator[str]:
     """The metrics of a cell: those it has, else those that are missing."""
-    yield from (name for name in METRICS if result.state.state != DONE or result.value(name) is not None)
+    shown = shown_metrics(judge)
+    yield from (name for name in shown if result.state.state != DONE or result.value(name) is not None)
     for name in sorted(result.state.metrics):
-        if name not in METRICS and name not in NOT_METRICS and result.value(name) is not None:
+        if name not in shown and name not in NOT_METRICS and result.value(name) is not None:
             yield name
 
 

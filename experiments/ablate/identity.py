@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.ablate.overlay import look_up
+from mntp.files import file_sha256
 
 # Keys of the resolved configuration that can't change a trained model; everything else is in the train hash.
 NOT_IN_TRAIN_HASH = {
@@ -26,7 +27,6 @@ INIT_PATH = "init.init_args.path"  # counted by what lies there
 # Callbacks and plugins that only look at a run, or write it down; others (the moving average of the weights) change
 # what is scored.
 ONLOOKERS = ("AtomicCheckpointIO", "AudioWriter", "LastCheckpoint", "ModelCheckpoint", "ProgressFile", "SampleLogger")
-CHUNK_BYTES = 1 << 22
 
 
 def content_hash(content: Any) -> str:
@@ -63,11 +63,7 @@ def file_digest(path: Path) -> str:
     Raises:
         OSError: it can't be read.
     """
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(CHUNK_BYTES):
-            digest.update(chunk)
-    return f"sha256:{digest.hexdigest()}"
+    return f"sha256:{file_sha256(path)}"
 
 
 def class_name(node: Any) -> str:

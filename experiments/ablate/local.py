@@ -93,12 +93,12 @@ class InterruptedRunError(Exception):
         self.exit_code = exit_code
 
 
-def run_command(judges: Path) -> Callable[[Job], list[str]]:
+def run_command(judges: Path, weights: Path) -> Callable[[Job], list[str]]:
     """Return how a job is started: the command of its process."""
 
     def command(job: Job) -> list[str]:
         run = [sys.executable, "-m", "experiments.run", str(job.run_dir)]
-        return [*run, "--protocol", job.protocol_hash, "--judges", str(judges)]
+        return [*run, "--protocol", job.protocol_hash, "--judges", str(judges), "--weights", str(weights)]
 
     return command
 

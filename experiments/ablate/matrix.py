@@ -14,7 +14,7 @@ the old one's arguments but those that it names (`keep`).
 from collections.abc import Iterable
 from pathlib import Path
 
-from experiments.ablate.declared import Axes, AxisValue, Evaluation, Matrix, Row, RowKey, Scale
+from experiments.ablate.declared import JUDGES, Axes, AxisValue, Evaluation, Matrix, Row, RowKey, Scale
 from experiments.ablate.document import Entry, load_document
 from experiments.ablate.overlay import read_overlay
 from experiments.ablate.rows import RowReader
@@ -48,8 +48,10 @@ def load_matrix(path: Path) -> Matrix:
 
 def _read_scale(entry: Entry, name: str, folder: Path, earlier: dict[str, Scale]) -> Scale:
     fields = entry.fields(("base", "configs", "set", "eval"), required=["eval"])
-    evaluation = fields["eval"].fields(("split", "num_clips", "seed", "batch_size"), ["num_clips", "batch_size"])
+    known = ("judge", "split", "num_clips", "seed", "batch_size")
+    evaluation = fields["eval"].fields(known, required=["num_clips", "batch_size"])
     scoring = Evaluation(
+        judge=JUDGES[evaluation["judge"].choice(JUDGES)] if "judge" in evaluation else "embedded",
         split=evaluation["split"].text() if "split" in evaluation else "test",
         num_clips=evaluation["num_clips"].integer(at_least=2),
         seed=evaluation["seed"].integer() if "seed" in evaluation else 0,

@@ -7,7 +7,7 @@ scoring of the same run.
 
 import copy
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,8 @@ from experiments.ablate.declared import Matrix, RowKey
 from experiments.ablate.expansion import Cell, CellKey
 from experiments.ablate.identity import INIT_PATH, class_name, content_hash, file_digest, train_hash
 from experiments.ablate.overlay import Removal, look_up
-from experiments.ablate.planned import Plan, PlannedCell, cell_label
+from experiments.ablate.planned import Plan, PlannedCell, PlannedTable, cell_label
+from experiments.protocol import Protocol, protocol_hash
 from experiments.run_record import final_checkpoint
 
 TRAINED_SYSTEM = "mntp.pretrained.TrainedSystem"
@@ -40,7 +41,7 @@ class Job:
     labels: tuple[str, ...]
     run_dir: Path
     config: dict[str, Any]
-    protocol: dict[str, Any]
+    protocol: Protocol
     protocol_hash: str
     needs: Mapping[str, Path] = field(default_factory=dict)
 
@@ -66,7 +67,7 @@ class Scoring:
     config: dict[str, Any]
     run_dir: Path
     train_hash: str
-    protocol: dict[str, Any]
+    protocol: Protocol
 
     @property
     def system(self) -> str:
@@ -81,7 +82,7 @@ class Scoring:
     @property
     def key(self) -> tuple[str, str]:
         """Equal for cells that are answered by the same scoring of the same run."""
-        return str(self.run_dir), content_hash(self.protocol)
+        return str(self.run_dir), protocol_hash(self.protocol)
 
 
 def build_plan(
@@ -121,14 +122,14 @@ def build_plan(
         differences = _differences(cell, resolve(cell.base), scoring.config)
         asked = (cell.table, cell.row.id) in selected
         planned[key] = _planned(scoring, differences, asked, needs, "" if same_as == scoring.label else same_as)
-    protocols = {content_hash(scoring.protocol): scoring.protocol for scoring in scorings.values()}
-    _check_alike(list(planned.values()), protocols)
+    protocols = {scoring.key[1]: scoring.protocol for scoring in scorings.values()}
+    _check_alike(list(planned.values()), protocols, {cell.table for cell in cells if cell.row.decodes_from})
     tables = [table for table in matrix.tables.values() if table.name in {cell.table for cell in cells}]
     plan = Plan(
         matrix=matrix.name,
         scale=cells[0].scale,
-        titles={table.name: table.title for table in tables},
-        columns={table.name: list(table.columns) for table in tables},
+        judge=cells[0].evaluation.judge,
+        tables={table.name: PlannedTable(table.title, table.columns, table.baseline) for table in tables},
         protocols=protocols,
         cells=tuple(planned.values()),
     )
@@ -227,17 +228,22 @@ def _jobs(selected: Mapping[CellKey, Scoring], scorings: Mapping[CellKey, Scorin
     return list(jobs.values())
 
 
-def _check_alike(planned: Sequence[PlannedCell], protocols: dict[str, dict[str, Any]]) -> None:
-    """A table compares: all its rows hear the same clips and the same judge."""
-    seen: dict[str, tuple[str, tuple[str, ...]]] = {}
+def _check_alike(planned: Sequence[PlannedCell], protocols: Mapping[str, Protocol], decoding: Collection[str]) -> None:
+    """A table compares: its rows are scored alike; and decoded alike, but in tables that compare ways of decoding."""
+    seen: dict[tuple[str, str], tuple[str, dict[str, Any]]] = {}
     for cell in planned:
-        heard = tuple(str(protocols[cell.protocol_hash][key]) for key in ("store", "judge"))
-        label, first = seen.setdefault(cell.table, (cell.label, heard))
-        if heard != first:
-            raise ValueError(
-                f"{cell.table}: {label} and {cell.label} can't stand in one table, their store and judge are "
-                f"{' '.join(first)} and {' '.join(heard)}; give their base configs the same data section"
-            )
+        protocol = protocols[cell.protocol_hash]
+        parts = {"scoring": protocol["scoring"]}
+        if cell.source == "model" and cell.table not in decoding:
+            parts["decoding"] = protocol["generation"]["decoding"]
+        for part, content in parts.items():
+            label, first = seen.setdefault((cell.table, part), (cell.label, content))
+            for key in sorted(content.keys() & first.keys()):  # systems have keys of their own, the order of AudioMAR
+                if content[key] != first[key]:
+                    raise ValueError(
+                        f"{cell.table}: {label} and {cell.label} can't stand in one table, their {part}.{key} is "
+                        f"{first[key]} and {content[key]}; give their base configs the same"
+                    )
 
 
 def _check_decodes(cell: Cell, config: dict[str, Any], trained: str, model: Scoring) -> None:
@@ -292,18 +298,23 @@ def _differences(cell: Cell, base: dict[str, Any], config: dict[str, Any]) -> di
     }
 
 
-def _protocol(cell: Cell, config: dict[str, Any], shared: dict[str, str]) -> dict[str, Any]:
-    """What a scoring depends on beside the run. Only the model's samples depend on decoding and seed."""
+def _protocol(cell: Cell, config: dict[str, Any], shared: dict[str, str]) -> Protocol:
+    """What a scoring depends on beside the run (see `experiments.protocol`)."""
     evaluation = cell.evaluation
-    protocol: dict[str, Any] = {
-        "source": cell.row.source,
+    scoring = {
+        "kind": evaluation.judge,
+        "judge": shared["judge"],
+        "store": shared["store"],  # with it the references, and a caption for each
         "split": evaluation.split,
         "num_clips": evaluation.num_clips,
+    }
+    generation = {
+        "source": cell.row.source,
         "seed": evaluation.seed,
         "batch_size": evaluation.batch_size,
         "decoding": look_up(config, "model.init_args.decoding") if cell.row.source == "model" else None,
     }
-    return protocol | {"judge": shared["judge"], "store": shared["store"]}
+    return {"scoring": scoring, "generation": generation}
 
 
 def _planned(

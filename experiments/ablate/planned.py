@@ -8,7 +8,7 @@ from typing import Any
 
 from mntp.files import atomic_write
 
-FORMAT = 2
+FORMAT = 3
 DEFAULT_SCALE = "micro"
 
 
@@ -74,22 +74,37 @@ class PlannedCell:
 
 
 @dataclass(frozen=True)
+class PlannedTable:
+    """How a table is shown.
+
+    Attributes:
+        title: its heading.
+        columns: what it shows beside the columns that all tables have.
+        baseline: the row that the others' differences are taken from, or None.
+    """
+
+    title: str
+    columns: tuple[str, ...] = ()
+    baseline: str | None = None
+
+
+@dataclass(frozen=True)
 class Plan:
     """A whole plan.
 
     Attributes:
         matrix: name of the matrix.
         scale: its scale; a plan never mixes two.
-        titles: table name to title.
-        columns: table name to what it shows beside the columns that all tables have.
+        judge: whose scores its tables show.
+        tables: how each is shown, by name.
         protocols: protocol hash to the protocol's content.
         cells: all cells of all tables, also those that weren't asked for.
     """
 
     matrix: str
     scale: str
-    titles: dict[str, str]
-    columns: dict[str, list[str]]
+    judge: str
+    tables: dict[str, PlannedTable]
     protocols: dict[str, dict[str, Any]]
     cells: tuple[PlannedCell, ...]
 
@@ -120,7 +135,11 @@ def read_plan(folder: Path) -> Plan:
         if content.pop("format") != FORMAT:
             raise ValueError("another format")
         cells = tuple(PlannedCell(**cell) for cell in content.pop("cells"))
-        return Plan(cells=cells, **content)
+        tables = {
+            name: PlannedTable(**{**table, "columns": tuple(table["columns"])})
+            for name, table in content.pop("tables").items()
+        }
+        return Plan(cells=cells, tables=tables, **content)
     except FileNotFoundError:
         raise FileNotFoundError(f"{path}: nothing is planned here; `mntp ablate plan` writes it") from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -26,12 +26,14 @@ class RowReader:
 
     def table(self, name: str, entry: Entry) -> Table:
         """Read a table: the product of axes, or rows that are declared one by one."""
-        fields = entry.fields(("title", "product", "like", "decodes", "columns", "default_rows", "rows"), ["title"])
+        fields = entry.fields(
+            ("title", "product", "like", "decodes", "columns", "baseline", "default_rows", "rows"), ["title"]
+        )
         if "product" in fields:
             entry.fields(("title", "product"))
             rows, excluded = read_product(fields["product"], self.axes)
             return Table(name, fields["title"].text(), rows, product=True, excluded=excluded)
-        entry.fields(fields, required=["default_rows", "rows"])
+        entry.fields(fields, required=["baseline", "default_rows", "rows"])
         decodes = "decodes" in fields and fields["decodes"].boolean()
         for row, child in fields["rows"].mapping().items():
             self.read[name, row] = self._row(row, child, fields.get("like"), decodes)
@@ -40,6 +42,7 @@ class RowReader:
             title=fields["title"].text(),
             rows={row: self.read[name, row] for row in self.names[name]},
             default_rows=tuple(item.choice(self.names[name]) for item in fields["default_rows"].items()),
+            baseline=fields["baseline"].choice(self.names[name]),
             columns=tuple(item.choice(EXTRA_COLUMNS) for item in fields["columns"].items())
             if "columns" in fields
             else (),

@@ -7,144 +7,89 @@ judge they aren't the same quantities. A missing number stays missing: it is sho
 import csv
 import io
 import math
+import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
 
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from experiments.ablate.planned import PlannedCell
+from experiments.ablate.comparison import Comparer, Comparison
+from experiments.ablate.metrics import METRICS, shown_metrics
+from experiments.ablate.planned import PlannedTable
 from experiments.ablate.published import PAPER_COSTS, PAPER_METRICS
-from experiments.ablate.status import DONE, STYLES, CellState
+from experiments.ablate.result import Result
+from experiments.ablate.status import DONE, STYLES
 
 NOT_COMPARABLE = (
     "The paper's values were measured at another scale, on another corpus and by other judges: "
     "they are not comparable with the ones above; only the order of rows may be."
 )
+BIASED = (
+    "± is half of the 95 % interval over clips. Frechet distances and inception scores are biased at small numbers of "
+    "clips, Frechet distances upwards: compare rows of equal numbers only."
+)
+DIFFERENCES = (
+    "In brackets the 95 % interval of the mean difference, both rows resampled on the same clips. Not separable: it "
+    "holds zero, or the sign changes between training seeds. Training seeds are not resampled: one seed alone says "
+    "nothing of how another would end."
+)
 
 
-@dataclass(frozen=True)
-class Metric:
-    """How a metric is shown: its digits, and which direction is better (-1 lower, 1 higher, 0 neither)."""
+def table_csv(results: Sequence[Result], table: PlannedTable, judge: str) -> str:
+    """Return one table as CSV: `row`, settings, state, ours with full precision and intervals, then `published_*`.
 
-    digits: int
-    better: int
-
-    def arrow(self) -> str:
-        """The direction as a sign."""
-        return {-1: " ↓", 0: "", 1: " ↑"}[self.better]
-
-
-METRICS = {
-    "fd_judge": Metric(3, -1),
-    "kl_judge": Metric(3, -1),
-    "is_judge": Metric(3, 1),
-    "text_judge": Metric(3, 1),
-    "ntp_loss": Metric(4, -1),
-    "train_seconds": Metric(0, 0),
-}
-# What a table shows beside these where its `columns` say so, as in Table 4.
-EXTRA_METRICS = {
-    "parameters": Metric(0, 0),
-    "head_parameters": Metric(0, 0),
-    "head_share": Metric(3, 0),
-    "sample_seconds": Metric(1, 0),
-}
-ALL_METRICS = METRICS | EXTRA_METRICS
-RECORDED = {"train_seconds": "train_seconds", "parameters": "num_parameters", "head_parameters": "num_head_parameters"}
-
-
-@dataclass(frozen=True)
-class Result:
-    """A planned cell and what its run folder says."""
-
-    cell: PlannedCell
-    state: CellState
-
-    def value(self, metric: str) -> float | None:
-        """Return a metric's value; None where the cell isn't done, or the metric doesn't apply to it."""
-        if self.state.state != DONE:
-            return None
-        run = self.state.run if self.cell.source == "model" else {}
-        value: Any
-        if metric == "head_share":
-            value = run["num_head_parameters"] / run["num_parameters"] if run.get("num_parameters") else None
-        elif metric == "sample_seconds":
-            value = self.state.timings.get(metric) if run else None
-        elif metric in RECORDED:
-            value = run.get(RECORDED[metric])
-        else:
-            value = self.state.metrics.get(metric)
-        return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
-
-    def shown(self, metric: str) -> str:
-        """Return a metric as text: rounded, `n/a` where it doesn't apply, else the cell's state."""
-        value = self.value(metric)
-        if value is None:
-            return "n/a" if self.state.state == DONE else self.state.state
-        return f"{value:.{ALL_METRICS[metric].digits}f}"
-
-    def notes(self) -> str:
-        """Return the line below the table: why there is no number, and which row has the same run."""
-        parts = []
-        if self.state.state != DONE:
-            lines = self.state.reason.splitlines()
-            parts.append(": ".join((self.state.state, *dict.fromkeys((*lines[:1], *lines[-1:])))))
-        if self.state.metrics.get("out_of_domain"):
-            parts.append("out of domain: the judge was trained on another corpus")
-        if self.cell.same_as:
-            parts.append(f"the same run as {self.cell.same_as}")
-        return "; ".join(parts)
-
-
-def table_csv(results: Sequence[Result], columns: Sequence[str] = ()) -> str:
-    """Return one table as CSV: `row`, settings, state, ours with full precision, then `published_*` as printed.
-
-    A number that is missing is an empty field beside its state; one that doesn't apply is `n/a`. `columns` are shown
-    beside the metrics that every table has.
+    A number that is missing is an empty field beside its state; one that doesn't apply is `n/a`.
     """
-    metrics = (*METRICS, *columns)
+    metrics = (*shown_metrics(judge), *table.columns)
+    with_interval = [name for name in metrics if METRICS[name].better]
     settings = list(results[0].cell.settings)
     published = _published(results)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(
-        [
-            "row",
-            *settings,
-            "state",
-            "scale",
-            "seed",
-            "num_clips",
-            *metrics,
-            *(f"published_{name}" for name in published),
-        ]
-    )
+    writer.writerow([
+        "row", *settings, "state", "scale", "judge", "seed", "num_clips", *metrics,
+        *(f"{name}_{end}" for name in with_interval for end in ("ci_low", "ci_high")),
+        "protocol_hash", *(f"published_{name}" for name in published),
+    ])  # fmt: skip
     for result in results:
         cell, state = result.cell, result.state
         writer.writerow([
-            cell.row,
-            *(cell.settings[axis] for axis in settings),
-            state.state,
-            cell.scale,
-            cell.seed,
-            state.metrics.get("num_clips", ""),
-            *(_csv_value(result, metric) for metric in metrics),
-            *(cell.published.get(metric, "") for metric in published),
+            cell.row, *(cell.settings[axis] for axis in settings), state.state, cell.scale, judge, cell.seed,
+            state.metrics.get("num_clips", ""), *(_csv_value(result, metric) for metric in metrics),
+            *(end for name in with_interval for end in result.interval(name) or ("", "")),
+            cell.protocol_hash, *(cell.published.get(metric, "") for metric in published),
         ])  # fmt: skip
     return text.getvalue()
 
 
-def table_markdown(title: str, results: Sequence[Result], columns: Sequence[str] = ()) -> str:
-    """Return one table as Markdown: ours (best trained row in bold), notes, then the paper's values apart."""
+def differences_csv(comparisons: Sequence[Comparison]) -> str:
+    """Return the rows' differences from the baseline as CSV, a line per row and metric."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["row", "baseline", "metric", "seeds", "difference", "ci_low", "ci_high", "separable"])
+    for item in comparisons:
+        ends = (repr(value) for value in (item.difference.value, item.difference.low, item.difference.high))
+        seeds = " ".join(map(str, item.seeds))
+        writer.writerow([item.row, item.other, item.metric, seeds, *ends, "yes" if item.separable else "no"])
+    return text.getvalue()
+
+
+def compare_rows(results: Sequence[Result], table: PlannedTable, judge: str) -> list[Comparison]:
+    """Every trained row against the table's baseline, in every metric that has a better direction."""
+    return [] if table.baseline is None else list(Comparer(results).against(table.baseline, shown_metrics(judge)))
+
+
+def table_markdown(
+    results: Sequence[Result], table: PlannedTable, judge: str, comparisons: Sequence[Comparison]
+) -> str:
+    """Return one table as Markdown: ours (best trained row in bold), differences, notes, the paper's values apart."""
     settings = list(results[0].cell.settings)
     several_seeds = len({result.cell.seed for result in results}) > 1
-    best = best_shown(results)
+    best = best_shown(results, judge)
     header = ["row", *settings, *(["seed"] if several_seeds else []), "clips"]
-    metrics = (*METRICS, *columns)
-    header += [f"{name}{ALL_METRICS[name].arrow()}" for name in metrics]
-    lines = [f"# {title}", "", f"## Ours, scale `{results[0].cell.scale}`", "", *_head(header)]
+    metrics = (*shown_metrics(judge), *table.columns)
+    header += [f"{name}{METRICS[name].arrow()}" for name in metrics]
+    lines = [f"# {table.title}", "", f"## Ours, scale `{results[0].cell.scale}`, judge `{judge}`", "", *_head(header)]
     for result in results:
         cell = result.cell
         cells = [cell.row, *(cell.settings[axis] for axis in settings)]
@@ -154,7 +99,11 @@ def table_markdown(title: str, results: Sequence[Result], columns: Sequence[str]
             shown = result.shown(metric)
             cells.append(f"**{shown}**" if _is_best(result, metric, best) else shown)
         lines.append(_line(cells))
+    if any(result.interval(metric) for result in results for metric in metrics):
+        lines += ["", BIASED]
     lines += ["", *(f"- {result.cell.row}: {_escape(result.cell.description)}" for result in _once(results))]
+    lines += _over_seeds(results, metrics) if several_seeds else []
+    lines += _differences(comparisons, judge)
     notes = [f"- {r.cell.row}{f' (seed {r.cell.seed})' if several_seeds else ''}: {_escape(r.notes())}"
              for r in results if r.notes()]  # fmt: skip
     lines += ["", "Notes:", "", *notes] if notes else []
@@ -165,43 +114,79 @@ def table_markdown(title: str, results: Sequence[Result], columns: Sequence[str]
     return "\n".join(lines) + "\n"
 
 
-def table_rich(title: str, results: Sequence[Result], columns: Sequence[str] = ()) -> RichTable:
+def _over_seeds(results: Sequence[Result], metrics: Sequence[str]) -> list[str]:
+    """Mean and standard deviation over training seeds, and how many there are."""
+    lines = ["", "## Over training seeds: mean, standard deviation (n - 1), n", "", *_head(["row", *metrics])]
+    for row in dict.fromkeys(result.cell.row for result in results if not result.cell.reference):
+        cells = [row]
+        for metric in metrics:
+            of_row = (result.value(metric) for result in results if result.cell.row == row)
+            values = [value for value in of_row if value is not None]
+            digits = METRICS[metric].digits
+            mean = f"{statistics.fmean(values):.{digits}f}" if values else "no value"
+            spread = f", {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
+            cells.append(f"{mean}{spread}" + (f", {len(values)}" if values else ""))
+        lines.append(_line(cells))
+    return lines
+
+
+def _differences(comparisons: Sequence[Comparison], judge: str) -> list[str]:
+    """The table of differences: nothing where there is none."""
+    if not comparisons:
+        return []
+    found = {(item.row, item.metric): item for item in comparisons}
+    metrics = [name for name in shown_metrics(judge) if any(metric == name for _, metric in found)]
+    lines = ["", f"## Differences from row {comparisons[0].other}, on the same clips", "", *_head(["row", *metrics])]
+    for row in dict.fromkeys(item.row for item in comparisons):
+        lines.append(_line([row, *(_difference(found.get((row, metric))) for metric in metrics)]))
+    return [*lines, "", DIFFERENCES]
+
+
+def _difference(item: Comparison | None) -> str:
+    if item is None:
+        return ""
+    digits, difference = METRICS[item.metric].digits, item.difference
+    text = f"{difference.value:+.{digits}f} [{difference.low:+.{digits}f}, {difference.high:+.{digits}f}]"
+    return text if item.separable else f"{text} not separable"
+
+
+def table_rich(results: Sequence[Result], table: PlannedTable, judge: str) -> RichTable:
     """Return one table for the terminal: ours only, the best trained row in bold."""
-    best = best_shown(results)
+    best = best_shown(results, judge)
     axes = list(results[0].cell.settings)
-    table = RichTable(title=f"{title} (ours, scale {results[0].cell.scale})", title_justify="left")
+    title = f"{table.title} (ours, scale {results[0].cell.scale}, judge {judge})"
+    shown = RichTable(title=title, title_justify="left")
     for name in ("row", "seed", *axes):
-        table.add_column(name.replace("_", " "), overflow="fold")
-    metrics = (*METRICS, *columns)
+        shown.add_column(name.replace("_", " "), overflow="fold")
+    metrics = (*shown_metrics(judge), *table.columns)
     for name in metrics:
-        table.add_column(f"{name}{ALL_METRICS[name].arrow()}", justify="right", overflow="fold")
+        shown.add_column(f"{name.replace('_', ' ')}{METRICS[name].arrow()}", justify="right", overflow="fold")
     for result in results:
         values = []
         for metric_name in metrics:
             style = "" if result.state.state == DONE else STYLES[result.state.state]
             style = "bold" if _is_best(result, metric_name, best) else style
-            values.append(Text(result.shown(metric_name), style=style))
+            values.append(Text(result.rounded(metric_name), style=style))
         settings = (result.cell.settings[axis] for axis in axes)
-        table.add_row(*map(Text, (result.cell.row, str(result.cell.seed), *settings)), *values)
-    return table
+        shown.add_row(*map(Text, (result.cell.row, str(result.cell.seed), *settings)), *values)
+    return shown
 
 
-def best_shown(results: Sequence[Result]) -> dict[str, str]:
+def best_shown(results: Sequence[Result], judge: str) -> dict[str, str]:
     """Return the best trained row's value per metric, as it is shown; what looks equal is equally good."""
     best = {}
-    for name, metric in METRICS.items():
-        trained = [(r.value(name), r.shown(name)) for r in results if not r.cell.reference]
-        values = [
-            (value * metric.better, shown) for value, shown in trained if value is not None and math.isfinite(value)
-        ]
-        if metric.better and len(values) > 1:
+    for name in shown_metrics(judge):
+        better = METRICS[name].better
+        trained = [(r.value(name), r.rounded(name)) for r in results if not r.cell.reference]
+        values = [(value * better, shown) for value, shown in trained if value is not None and math.isfinite(value)]
+        if better and len(values) > 1:
             best[name] = max(values)[1]
     return best
 
 
 def _is_best(result: Result, metric: str, best: dict[str, str]) -> bool:
     trained = not result.cell.reference and result.value(metric) is not None
-    return trained and result.shown(metric) == best.get(metric)
+    return trained and result.rounded(metric) == best.get(metric)
 
 
 def _csv_value(result: Result, metric: str) -> str:

@@ -5,7 +5,12 @@ from torch import Tensor
 
 
 def kl_divergence(log_p_ref: Tensor, log_p_gen: Tensor) -> float:
-    """Mean over pairs of KL(ref || gen) = sum_k p_ref (log p_ref - log p_gen), in nats and float64.
+    """Mean over pairs of `kl_divergences`, which says the rest."""
+    return kl_divergences(log_p_ref, log_p_gen).mean().item()
+
+
+def kl_divergences(log_p_ref: Tensor, log_p_gen: Tensor) -> Tensor:
+    """KL(ref || gen) = sum_k p_ref (log p_ref - log p_gen) of each pair, in nats: [n] float64.
 
     Identical rows give exactly 0. A class that the reference excludes (log-probability -inf) adds nothing;
     one that only the generated row excludes makes the result infinite. `log_p_gen` need not be normalised, so
@@ -28,4 +33,4 @@ def kl_divergence(log_p_ref: Tensor, log_p_gen: Tensor) -> float:
     ref, gen = log_p_ref.double(), log_p_gen.double()
     p_ref = ref.exp()
     terms = torch.where(p_ref > 0, p_ref * (ref - gen), 0.0)
-    return terms.sum(dim=1).mean().item()
+    return terms.sum(dim=1)

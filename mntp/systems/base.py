@@ -203,12 +203,20 @@ class AudioSystem(L.LightningModule, ABC):
         """Forget the sums of the last epoch."""
         self._held_out = {}
 
-    def validation_step(self, batch: TokenBatch, batch_idx: int) -> None:
-        """Add up the held-out loss, over all tokens and over sound and padding apart."""
+    def validation_step(self, batch: TokenBatch, batch_idx: int) -> dict[str, Tensor]:
+        """Add up the held-out loss, over all tokens and over sound and padding apart.
+
+        Returns:
+            `rows`, the clips' rows [B], and for each `<held_out_name>[_sound|_padding]` the clips' sums of losses and
+            numbers of tokens [2, B], float64.
+        """
         losses, sound = self.held_out_losses(batch)
+        clips = {"rows": batch.index}
         for suffix, chosen in {"": torch.ones_like(sound), "_sound": sound, "_padding": ~sound}.items():
-            total = torch.stack([losses[chosen].double().sum(), chosen.sum().double()])
-            self._held_out[suffix] = self._held_out.get(suffix, torch.zeros_like(total)) + total
+            sums = torch.stack([(losses.double() * chosen).sum(dim=1), chosen.double().sum(dim=1)])
+            self._held_out[suffix] = self._held_out.get(suffix, 0.0) + sums.sum(dim=1)
+            clips[f"{self.held_out_name}{suffix}"] = sums
+        return clips
 
     def on_validation_epoch_end(self) -> None:
         """Log the means as `val/<held_out_name>[_sound|_padding]`; a part without tokens is not logged."""

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from mntp.metrics import kl_divergence
+from mntp.metrics.divergence import kl_divergence
 
 
 def rows(num_rows: int, seed: int) -> torch.Tensor:

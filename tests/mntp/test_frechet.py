@@ -5,7 +5,7 @@ import scipy.linalg
 import torch
 from torch import Tensor
 
-from mntp.metrics import frechet_distance
+from mntp.metrics.frechet import frechet_distance
 
 
 def features(num_rows: int, width: int, seed: int) -> Tensor:

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from mntp.metrics import inception_score
+from mntp.metrics.inception import inception_score
 
 
 def test_sure_and_even_gives_the_number_of_classes():

@@ -1,0 +1,45 @@
+"""Score sets by name: the embedded judge, or the public networks of the AudioLDM toolkit."""
+
+from pathlib import Path
+
+import torch
+
+from data_modules.scenes import EmbeddedCorpus
+from experiments.ablate.declared import JudgeKind
+from experiments.judge import load_or_train_judge
+from experiments.weights import find_weights
+from mntp.metrics.scores import EmbeddedScores, ScoreSet
+
+
+def load_score_set(
+    kind: JudgeKind, weights: Path, judges: Path, text: bool, corpus: EmbeddedCorpus | None = None
+) -> ScoreSet:
+    """Load a score set onto the GPU, if there is one.
+
+    Args:
+        kind: which.
+        weights: folder of the public checkpoints.
+        judges: folder of cached embedded judges; one that is missing is trained.
+        text: whether captions will be scored.
+        corpus: that the embedded judge knows; the default one if None.
+
+    Raises:
+        ValueError: a checkpoint is missing (the message says where it comes from), altered or of another layout.
+    """
+    score_set: ScoreSet
+    if kind == "embedded":
+        score_set = EmbeddedScores(load_or_train_judge(judges, corpus or EmbeddedCorpus()))
+    else:
+        # Here, because transformers takes seconds to import.
+        from mntp.metrics.clap import ClapScorer
+        from mntp.metrics.cnn14 import Cnn14
+        from mntp.metrics.toolkit import ToolkitScores
+        from mntp.metrics.vggish import VGGish
+
+        score_set = ToolkitScores(
+            Cnn14.from_checkpoint(find_weights(weights, "cnn14_16k")),
+            VGGish.from_checkpoint(find_weights(weights, "vggish")),
+            ClapScorer.from_checkpoint(find_weights(weights, "clap_music_speech")) if text else None,
+        )
+    score_set.to("cuda" if torch.cuda.is_available() else "cpu")
+    return score_set
