@@ -6,6 +6,7 @@ Real sounds against themselves, made worse step by step, written in another orde
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -129,7 +130,7 @@ def _checks(
             seen.append(score(_damaged(reference, names, damage, level, work / f"{title} {level}")).metrics)
         for name in (name for name in score_set.scores if name in clean):
             values = [metrics[name] for metrics in seen]
-            worse = all(_is_worse(name, after, before) for before, after in zip(values, values[1:], strict=False))
+            worse = all(_is_worse(name, after, before) for before, after in pairwise(values))
             steps = " -> ".join(f"{value:.3f}" for value in values)
             yield Check(
                 f"{name} gets worse: {title}, {', '.join(f'{level:g}' for level in levels)} {unit}", steps, worse

@@ -39,14 +39,15 @@ def tiny_config(folder: Path, system: str = "audio_mntp", checkpoint_seconds: fl
     return resolve(config)
 
 
-def write_run(run_dir: Path, shared: Shared, system: str, **rules: Any) -> None:
+def write_run(run_dir: Path, shared: Shared, system: str, source: str = "model", **rules: Any) -> None:
     config = tiny_config(shared[0], system)
-    scoring = run_dir / "evals" / PROTOCOL
-    scoring.mkdir(parents=True)
+    scoring_folder = run_dir / "evals" / PROTOCOL
+    scoring_folder.mkdir(parents=True)
     (run_dir / "config.yaml").write_text(yaml.safe_dump(config))
     decoding = config["model"]["init_args"]["decoding"]
-    protocol = {"source": "model", "split": "test", "num_clips": 4, "seed": 0, "batch_size": 3, "decoding": decoding}
-    (scoring / "protocol.json").write_text(json.dumps({**protocol, **shared[1], **rules}))
+    generation = {"source": source, "seed": 0, "batch_size": 3, "decoding": decoding}
+    scoring = {"kind": "embedded", "split": "test", "num_clips": 4, **shared[1], **rules}
+    (scoring_folder / "protocol.json").write_text(json.dumps({"scoring": scoring, "generation": generation}))
 
 
 def start(run_dir: Path, shared: Shared) -> subprocess.Popen[str]:

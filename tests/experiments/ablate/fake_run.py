@@ -13,6 +13,8 @@ from pathlib import Path
 
 import yaml
 
+from experiments.protocol import scoring_hash
+
 
 def main(run_dir: Path, protocol: str) -> int:
     config = yaml.safe_load((run_dir / "config.yaml").read_text())
@@ -39,8 +41,10 @@ def main(run_dir: Path, protocol: str) -> int:
         time.sleep(fake["seconds"])
     if fake["mode"] != "silent":
         write(run_dir / "run.json", {"state": "trained", "train_seconds": 1.5, "gpu_seconds": 0.0, "commit": "abc"})
+        scoring = run_dir / "evals" / protocol
         metrics = {"fd_judge": 2.0, "kl_judge": 0.5, "is_judge": 3.0, "text_judge": 0.4, "num_clips": 4}
-        write(run_dir / "evals" / protocol / "metrics.json", metrics)
+        rules = json.loads((scoring / "protocol.json").read_text())
+        write(scoring / "metrics.json", metrics | {"scoring_hash": scoring_hash(rules)})
     return 0
 
 

@@ -14,6 +14,7 @@ REPOSITORY = Path(__file__).parents[3]
 FAKE_RUN = Path(__file__).parent / "fake_run.py"
 SHARED = {"store": "5708e0000000", "judge": "1d9e00000000"}
 
+PROTOCOL = {"scoring": {"num_clips": 4}, "generation": {"source": "model"}}
 ARGUMENTS: dict[str, Any] = {
     "seed": 0,
     "streams": {"pooled": 1, "words": 1},
@@ -71,7 +72,7 @@ def prepare(config: dict[str, Any]) -> dict[str, str]:
 
 def fake_job(runs: Path, name: str, mode: str = "ok", steps: int = 2, seconds: float = 0.0) -> Job:
     config = {"trainer": {"max_steps": steps}, "fake": {"mode": mode, "steps": steps, "seconds": seconds}}
-    return Job((name,), runs / f"Fake-{name}-s0", config, {"source": "model", "num_clips": 4}, f"hash{name}")
+    return Job((name,), runs / f"Fake-{name}-s0", config, PROTOCOL, f"hash{name}")
 
 
 def fake_command(job: Job) -> list[str]:

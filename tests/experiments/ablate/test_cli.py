@@ -33,13 +33,13 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
     stand_ins = {
         "experiments.cli": {"resolve": slow_fields},
-        "experiments.shared": {"prepare": lambda config, judges: prepare(config)},
+        "experiments.shared": {"prepare": lambda config, *_: prepare(config)},
     }
     for name, members in stand_ins.items():
         module = types.ModuleType(name)
         module.__dict__.update(members)
         monkeypatch.setitem(sys.modules, name, module)
-    monkeypatch.setattr(cli, "run_command", lambda judges: fake_command)
+    monkeypatch.setattr(cli, "run_command", lambda *_: fake_command)
     monkeypatch.chdir(tmp_path)
     write_world(tmp_path)
     yield tmp_path
@@ -48,7 +48,8 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 def test_one_command_runs_the_rows_and_writes_the_tables(world: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run(rows="3A,3G,8C") == 0
     assert sorted(path.name for path in (world / "results").iterdir()) == [
-        "plan.json", "results.csv", "table3.csv", "table3.md", "table8.csv", "table8.md",
+        "plan.json", "results.csv", "table3.csv", "table3.md", "table3_differences.csv",
+        "table8.csv", "table8.md", "table8_differences.csv",
     ]  # fmt: skip
     assert len(list((world / "runs").iterdir())) == 2
     rows = [line.split(",") for line in (world / "results/table8.csv").read_text().splitlines()]
@@ -77,7 +78,7 @@ def test_another_scale_never_touches_the_default_ones_tables(world: Path) -> Non
 
 
 def test_the_exit_code_is_1_if_anything_that_was_asked_for_is_missing(tmp_path: Path) -> None:
-    write_plan(Plan("m", "micro", {}, {}, {}, ()), tmp_path)
+    write_plan(Plan("m", "micro", "embedded", {}, {}, ()), tmp_path)
     jobs = [fake_job(tmp_path, "a", mode="crash"), fake_job(tmp_path, "b")]
     with (tmp_path / "out.txt").open("w") as out:
         assert cli.execute(jobs, fake_command, tmp_path, Console(file=out)) == 1
@@ -102,7 +103,7 @@ def test_looking_at_results_imports_no_torch(module: str) -> None:
 
 
 def test_an_interrupt_still_gathers_and_says_how_to_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_plan(Plan("m", "micro", {}, {}, {}, ()), tmp_path)
+    write_plan(Plan("m", "micro", "embedded", {}, {}, ()), tmp_path)
     done, hanging = JobView(fake_job(tmp_path, "a"), DONE, {}), JobView(fake_job(tmp_path, "b"), INTERRUPTED, {})
     hanging.progress, hanging.elapsed = {"phase": "training", "step": 300, "max_steps": 400}, 66.0
 

@@ -9,15 +9,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from rich.console import Console
 
 from experiments.ablate.gather import COLUMNS, gather_results
-from experiments.ablate.planned import Plan, PlannedCell, write_plan
+from experiments.ablate.metrics import shown_metrics
+from experiments.ablate.planned import Plan, PlannedCell, PlannedTable, write_plan
 from experiments.ablate.status import DONE, FAILED, INTERRUPTED, NOT_RUN, RUNNING, cell_state, seconds, status_table
-from experiments.ablate.tables import METRICS, table_rich
+from experiments.ablate.tables import table_rich
+from experiments.intervals import REPLICATES, write_replicates
+from experiments.protocol import scoring_hash
 
 PROTOCOL = "9a0700000000"
+RULES = {"scoring": {"kind": "embedded", "num_clips": 128}, "generation": {}}
+METRICS = shown_metrics("embedded")
 
 
 def cell(folder: Path, table: str, row: str, **changes: Any) -> PlannedCell:
@@ -42,7 +48,13 @@ def finish(item: PlannedCell, metrics: dict[str, Any], train_seconds: float = 80
 
 def scores(fd: float, loss: float | None, **more: Any) -> dict[str, Any]:
     ntp = {} if loss is None else {"ntp_loss": loss}
-    return {"fd_judge": fd, "kl_judge": 0.5, "is_judge": 3.25, "text_judge": 0.4, "num_clips": 64, **ntp, **more}
+    values = {"fd_judge": fd, "kl_judge": 0.5, "is_judge": 3.25, "text_judge": 0.4, "num_clips": 64, "coverage": 0.5}
+    return {**values, "scoring_hash": scoring_hash(RULES), **ntp, **more}
+
+
+def planned(*cells: PlannedCell) -> Plan:
+    table = PlannedTable("Table 3: golden", baseline="G")
+    return Plan("ablations", "micro", "embedded", {"table3": table}, {PROTOCOL: RULES}, cells)
 
 
 @pytest.fixture
@@ -56,15 +68,7 @@ def folder(tmp_path: Path) -> Path:
         cell(tmp_path, "table3", "K"),
         cell(tmp_path, "table3", "B", needs={"3K": str(tmp_path / "runs" / "AudioMNTP-K-s0")}),
     ]  # fmt: skip
-    plan = Plan(
-        "ablations",
-        "micro",
-        {"table3": "Table 3: golden"},
-        {"table3": []},
-        {PROTOCOL: {"num_clips": 128}},
-        tuple(cells),
-    )
-    write_plan(plan, tmp_path)
+    write_plan(planned(*cells), tmp_path)
     finish(cells[0], scores(0.0, None))
     finish(cells[1], scores(2.5, 0.2468))
     finish(cells[2], scores(3.5, 0.31, a_new_score=7.0))
@@ -75,19 +79,21 @@ def folder(tmp_path: Path) -> Path:
 
 
 GOLDEN_CSV = """\
-row,system,schedule,state,scale,seed,num_clips,fd_judge,kl_judge,is_judge,text_judge,ntp_loss,train_seconds,\
+row,system,schedule,state,scale,judge,seed,num_clips,fd_judge,kl_judge,is_judge,text_judge,ntp_loss,train_seconds,\
+fd_judge_ci_low,fd_judge_ci_high,kl_judge_ci_low,kl_judge_ci_high,is_judge_ci_low,is_judge_ci_high,\
+text_judge_ci_low,text_judge_ci_high,ntp_loss_ci_low,ntp_loss_ci_high,protocol_hash,\
 published_fd,published_fad,published_kl,published_is,published_clap
-truth,,,done,micro,0,64,0.0,0.5,3.25,0.4,n/a,n/a,,,,,
-G,AudioMNTP,C,done,micro,0,64,2.5,0.5,3.25,0.4,0.2468,80.0,14.81,1.68,1.16,9.67,
-I,AudioMNTP,C,done,micro,0,64,3.5,0.5,3.25,0.4,0.31,80.0,20.82,,,,
-K,AudioMNTP,C,failed,micro,0,,,,,,,,,,,,
-B,AudioMNTP,C,not run,micro,0,,,,,,,,,,,,
+truth,,,done,micro,embedded,0,64,0.0,0.5,3.25,0.4,n/a,n/a,,,,,,,,,,,9a0700000000,,,,,
+G,AudioMNTP,C,done,micro,embedded,0,64,2.5,0.5,3.25,0.4,0.2468,80.0,,,,,,,,,,,9a0700000000,14.81,1.68,1.16,9.67,
+I,AudioMNTP,C,done,micro,embedded,0,64,3.5,0.5,3.25,0.4,0.31,80.0,,,,,,,,,,,9a0700000000,20.82,,,,
+K,AudioMNTP,C,failed,micro,embedded,0,,,,,,,,,,,,,,,,,,9a0700000000,,,,,
+B,AudioMNTP,C,not run,micro,embedded,0,,,,,,,,,,,,,,,,,,9a0700000000,,,,,
 """
 
 GOLDEN_MARKDOWN = """\
 # Table 3: golden
 
-## Ours, scale `micro`
+## Ours, scale `micro`, judge `embedded`
 
 | row | system | schedule | clips | fd_judge ↓ | kl_judge ↓ | is_judge ↑ | text_judge ↑ | ntp_loss ↓ | train_seconds |
 | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |
@@ -127,7 +133,7 @@ def test_the_golden_table(folder: Path) -> None:
     first = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
     gather_results(folder)
     assert {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()} == first
-    assert sorted(first) == ["plan.json", "results.csv", "table3.csv", "table3.md"]
+    assert sorted(first) == ["plan.json", "results.csv", "table3.csv", "table3.md", "table3_differences.csv"]
 
 
 def test_the_long_table(folder: Path) -> None:
@@ -139,11 +145,9 @@ def test_the_long_table(folder: Path) -> None:
     )  # fmt: skip
     g = {row["metric"]: row for row in rows if row["row"] == "G"}
     assert set(g) == set(METRICS)
-    assert (
-        g["fd_judge"] | {"value": "2.5", "n": "64", "coverage": "0.5", "state": "done", "commit": "0123abc"}
-        == g["fd_judge"]
-    )
-    assert g["ntp_loss"]["n"] == g["ntp_loss"]["coverage"] == ""  # another split, another number of clips
+    found = {"value": "2.5", "n": "", "ci_low": "", "coverage": "0.5", "state": "done", "commit": "0123abc"}
+    assert g["fd_judge"] | found == g["fd_judge"]
+    assert g["ntp_loss"]["coverage"] == ""  # another split, another number of clips
     assert g["train_seconds"]["n"] == "" and g["train_seconds"]["value"] == "80.0"
     assert [row["metric"] for row in rows if row["row"] == "I"][-1] == "a_new_score"
     assert "ntp_loss" not in {row["metric"] for row in rows if row["row"] == "truth"}
@@ -215,9 +219,7 @@ def test_states_come_from_files_alone(tmp_path: Path) -> None:
 
 def test_several_seeds_are_told_apart(folder: Path) -> None:
     cells = [cell(folder, "table3", "G"), cell(folder, "table3", "G", seed=1, run_dir=str(folder / "runs/x-s1"))]
-    write_plan(
-        Plan("m", "micro", {"table3": "T"}, {"table3": []}, {PROTOCOL: {"num_clips": 128}}, tuple(cells)), folder
-    )
+    write_plan(planned(*cells), folder)
     gather_results(folder)
     text = (folder / "table3.md").read_text()
     assert "| G | AudioMNTP | C | 0 | 64 |" in text and "- G (seed 1): not run" in text
@@ -228,8 +230,8 @@ def test_the_terminal_shows_times_reasons_and_states(folder: Path) -> None:
     out = io.StringIO()
     console = Console(file=out, width=200)
     results = gather_results(folder)["table3"]
-    console.print(table_rich("Table 3", results))
-    console.print(status_table(Plan("m", "micro", {"table3": "T"}, {}, {}, tuple(r.cell for r in results))))
+    console.print(table_rich(results, PlannedTable("Table 3"), "embedded"))
+    console.print(status_table(planned(*(r.cell for r in results))))
     for part in ("not run", "failed", "2.500", "1:20", "19 s", "needs 3K", "ValueError: no"):
         assert part in out.getvalue()
 
@@ -237,3 +239,70 @@ def test_the_terminal_shows_times_reasons_and_states(folder: Path) -> None:
 @pytest.mark.parametrize(("value", "text"), [(None, ""), (7.2, "7 s"), (59.7, "1:00"), (65, "1:05"), (7384, "2:03:04")])
 def test_durations_read_well(value: float | None, text: str) -> None:
     assert seconds(value) == text
+
+
+def resample(item: PlannedCell, **spread: tuple[float, float]) -> None:
+    """Intervals and replicates of a finished cell: for each metric the mean and the slope of 101 replicates."""
+    path = Path(item.run_dir) / "evals" / PROTOCOL / "metrics.json"
+    metrics = json.loads(path.read_text())
+    metrics["intervals"] = {name: [metrics[name] - 1, metrics[name] + 3] for name in spread}
+    path.write_text(json.dumps(metrics | {"num_held_out_clips": 32}))
+    steps = np.linspace(-1, 1, 101)
+    write_replicates(path.with_name(REPLICATES), {name: mean + slope * steps for name, (mean, slope) in spread.items()})
+
+
+def test_intervals_stand_beside_the_values(folder: Path) -> None:
+    resample(cell(folder, "table3", "G"), fd_judge=(9.0, 1.0), ntp_loss=(0.5, 0.1))
+    gather_results(folder)
+    rows = list(csv.DictReader(io.StringIO((folder / "results.csv").read_text())))
+    g = {row["metric"]: row for row in rows if row["row"] == "G"}
+    assert (g["fd_judge"]["ci_low"], g["fd_judge"]["ci_high"], g["fd_judge"]["n"]) == ("1.5", "5.5", "64")
+    assert g["ntp_loss"]["n"] == "32"
+    assert g["kl_judge"]["ci_low"] == g["kl_judge"]["n"] == ""
+    assert "| **2.500 ± 2.000** |" in (folder / "table3.md").read_text()
+    assert "biased at small numbers" in (folder / "table3.md").read_text()
+
+
+def test_rows_are_compared_on_the_same_draws(folder: Path) -> None:
+    """Two rows whose scores swing by 5, but together: their difference hardly moves, and is separable."""
+    resample(cell(folder, "table3", "G"), fd_judge=(9.0, 5.0), kl_judge=(1.0, 1.0))
+    resample(cell(folder, "table3", "I"), fd_judge=(9.5, 5.2), kl_judge=(1.0, -1.0))
+    gather_results(folder)
+    lines = {row["metric"]: row for row in csv.DictReader(io.StringIO((folder / "table3_differences.csv").read_text()))}
+    fd, kl = lines["fd_judge"], lines["kl_judge"]
+    assert (fd["row"], fd["baseline"], fd["seeds"], fd["separable"], kl["separable"]) == ("I", "G", "0", "yes", "no")
+    # Around the difference of the scores (3.5 - 2.5), not of the replicates' means (0.5): 95 % of a spread of 0.2.
+    assert float(fd["difference"]) == 1.0
+    assert float(fd["ci_low"]) == pytest.approx(1 - 0.19) and float(fd["ci_high"]) == pytest.approx(1 + 0.19)
+    assert (float(kl["ci_low"]), float(kl["ci_high"])) == pytest.approx((-1.9, 1.9))
+    text = (folder / "table3.md").read_text()
+    assert "| I | +1.000 [+0.810, +1.190] | +0.000 [-1.900, +1.900] not separable |" in text
+
+
+def test_seeds_are_averaged_and_must_agree(folder: Path) -> None:
+    cells = [
+        cell(folder, "table3", row, seed=seed, run_dir=str(folder / "runs" / f"{row}-s{seed}"))
+        for seed in (3, 4, 5)
+        for row in ("G", "I")
+    ]
+    for item, fd in zip(cells, (1.0, 2.0, 1.0, 3.0, 1.0, 2.5), strict=True):
+        finish(item, scores(fd, None))
+        resample(item, fd_judge=(0.0, 0.1))
+    write_plan(planned(*cells), folder)
+    gather_results(folder)
+    row = next(csv.DictReader(io.StringIO((folder / "table3_differences.csv").read_text())))
+    assert (row["seeds"], row["difference"], row["separable"]) == ("3 4 5", "1.5", "yes")
+    assert "| I | 2.500, 0.500, 3 |" in (folder / "table3.md").read_text()
+    path = Path(cells[-1].run_dir) / "evals" / PROTOCOL / "metrics.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"fd_judge": 0.9}))  # now one seed says the opposite
+    gather_results(folder)
+    row = next(csv.DictReader(io.StringIO((folder / "table3_differences.csv").read_text())))
+    assert float(row["ci_low"]) > 0 and row["separable"] == "no"
+
+
+def test_a_row_that_was_scored_in_another_way_is_refused(folder: Path) -> None:
+    path = folder / "runs" / "AudioMNTP-I-s0" / "evals" / PROTOCOL / "metrics.json"
+    path.write_text(json.dumps(scores(3.5, 0.31, scoring_hash="0" * 12)))
+    with pytest.raises(ValueError, match=r"table3 row I: its metrics\.json .* was scored as 000000000000"):
+        gather_results(folder)
+    assert not (folder / "results.csv").exists()

@@ -159,7 +159,8 @@ def test_a_run_folder_says_system_hash_and_seed(plan_rows: Planner) -> None:
     cell = next(cell for cell in plan.cells if cell.label == "3K")
     assert jobs[0].run_dir.name == f"AudioMAR-{cell.train_hash}-s0" and len(cell.train_hash) == 12
     assert jobs[0].protocol == plan.protocols[cell.protocol_hash]
-    assert jobs[0].protocol["store"] == SHARED["store"] and jobs[0].protocol["decoding"] == {"guidance": 7.0}
+    assert jobs[0].protocol["scoring"]["store"] == SHARED["store"]
+    assert jobs[0].protocol["generation"]["decoding"] == {"guidance": 7.0}
 
 
 def test_only_the_models_samples_depend_on_decoding(plan_rows: Planner) -> None:
@@ -212,8 +213,21 @@ def test_rows_with_other_data_or_judges_are_never_one_table(plan_rows: Planner) 
     def prepared(config: dict[str, Any]) -> dict[str, str]:
         return SHARED | {"store": config["data"]["store"]}
 
-    with pytest.raises(ValueError, match=r"table3: 3 ground_truth and 3K can't stand in one table.* another"):
+    message = r"table3: 3 ground_truth and 3K can't stand in one table, their scoring\.store is .* and another"
+    with pytest.raises(ValueError, match=message):
         plan_rows(resolve=elsewhere, prepare=prepared)
+
+
+def test_rows_that_are_decoded_in_different_ways_are_never_one_table(plan_rows: Planner) -> None:
+    def weaker(config: dict[str, Any]) -> dict[str, Any]:
+        config = resolve(config)
+        if config["model"]["class_path"].endswith("AudioMAR"):
+            config["model"]["init_args"]["decoding"] = {"guidance": 3.0, "order": "random"}
+        return config
+
+    message = r"3 untrained and 3K can't stand in one table, their decoding\.guidance is 7\.0 and 3\.0"
+    with pytest.raises(ValueError, match=message):
+        plan_rows(resolve=weaker)
 
 
 def test_a_plan_comes_back_as_it_was_written(plan_rows: Planner, tmp_path: Path) -> None:
@@ -225,10 +239,10 @@ def test_a_plan_comes_back_as_it_was_written(plan_rows: Planner, tmp_path: Path)
     assert read_plan(tmp_path / "results").matrix == "other"
 
 
-@pytest.mark.parametrize("content", ["", "{}", "[]", '{"format": 1}', '{"format": 2, "cells": [{}]}'])
+@pytest.mark.parametrize("content", ["", "{}", "[]", '{"format": 1}', '{"format": 3, "cells": [{}]}'])
 def test_a_file_that_is_no_plan(tmp_path: Path, content: str) -> None:
     (tmp_path / "plan.json").write_text(content)
-    with pytest.raises(ValueError, match=r"plan\.json: not a plan of format 2"):
+    with pytest.raises(ValueError, match=r"plan\.json: not a plan of format 3"):
         read_plan(tmp_path)
     with pytest.raises(FileNotFoundError, match="nothing is planned here"):
         read_plan(tmp_path / "absent")
