@@ -1,15 +1,17 @@
 """Scores of a folder of generated audio against a folder of references: `mntp evaluate`."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import soundfile
 from rich.console import Console
 
 from experiments.ablate.declared import JudgeKind
 from experiments.hearing import BATCH_SIZE
-from experiments.intervals import write_replicates
+from experiments.intervals import replicates_path, write_replicates
 from experiments.prompts import captions_by_name
-from experiments.protocol import folder_protocol, protocol_hash, scoring_hash
+from experiments.protocol import GENERATION, folder_protocol, protocol_hash, scoring_hash
 from experiments.run_record import provenance, read_json, write_json
 from experiments.score_sets import load_score_set
 from experiments.scoring import audio_names, evaluate_folders, pair_names
@@ -17,7 +19,6 @@ from experiments.selftest import run_selftest
 from mntp.metrics.resampling import NUM_REPLICATES
 from mntp.metrics.scores import ScoreSet
 
-GENERATION = "generation.json"
 SMALL = 10_000  # clips below which the bias of a Frechet distance is pointed out
 
 
@@ -73,9 +74,10 @@ def evaluate(
     )
     protocol = folder_protocol(
         score_set.kind,
-        score_set.fingerprints(),
+        score_set.describe(),
         pairs.names,
         evaluation.reference_digests,
+        _range_of_seconds([reference / name for name in pairs.names]),
         caption_by_name,
         f"seed {caption_seed}",
         len(pairs.missing),
@@ -98,9 +100,9 @@ def evaluate(
     return 0
 
 
-def replicates_path(metrics: Path) -> Path:
-    """Where the replicates of a metrics file lie."""
-    return metrics.with_name(f"{metrics.stem}.replicates.safetensors")
+def _range_of_seconds(paths: Sequence[Path]) -> tuple[float, float]:
+    seconds = [round(soundfile.info(path).duration, 4) for path in paths]
+    return min(seconds), max(seconds)
 
 
 def _show(metrics: dict[str, Any], score_set: ScoreSet, out: Path) -> None:

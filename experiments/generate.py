@@ -1,6 +1,7 @@
 """`mntp generate`: sound from captions and a trained run."""
 
 import re
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -8,8 +9,11 @@ from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor
 
+from experiments.protocol import GENERATION
+from experiments.run_record import write_json
 from mntp.audio import write_audio
 from mntp.batch import TextStates
+from mntp.files import file_sha256
 from mntp.seeding import derive_seed
 from mntp.systems import load_system
 from mntp.text import build_text_encoder
@@ -17,7 +21,7 @@ from mntp.tokenizers import build_tokenizer
 
 
 def generate(captions: list[str], ckpt: Path, out: Path = Path("generated"), seed: int = 0) -> None:
-    """Generate one WAV file for each caption.
+    """Generate one WAV file for each caption, and generation.json, which says how they were made.
 
     Args:
         captions: what should be heard.
@@ -28,7 +32,8 @@ def generate(captions: list[str], ckpt: Path, out: Path = Path("generated"), see
     Raises:
         ValueError: no usable checkpoint, or a caption without words.
     """
-    system = load_system(find_checkpoint(ckpt))
+    checkpoint = find_checkpoint(ckpt)
+    system = load_system(checkpoint)
     if system.front_end is None:
         raise ValueError(f"{ckpt}: the checkpoint holds no tokenizer; it was not trained on prepared data")
     tokenizer = build_tokenizer(system.front_end["tokenizer"])
@@ -37,6 +42,14 @@ def generate(captions: list[str], ckpt: Path, out: Path = Path("generated"), see
     # A caption that comes twice is drawn twice.
     seeds = [derive_seed("generate", seed, caption, captions[:n].count(caption)) for n, caption in enumerate(captions)]
     out.mkdir(parents=True, exist_ok=True)
+    about = {
+        "system": type(system).__name__,
+        "checkpoint_sha256": file_sha256(checkpoint),
+        "decoding": asdict(system.decoding),
+        "seed": seed,
+        "tokenizer": system.front_end["tokenizer"]["fingerprint"],
+    }
+    write_json(out / GENERATION, about)
     console = Console()
     with Progress(console=console, transient=True) as bar:
         task = bar.add_task("tokens", total=system.num_tokens * len(captions))

@@ -61,6 +61,11 @@ def paired_difference(
     return None if ends is None else Difference(value - other_value, *ends)
 
 
+def replicates_path(metrics: Path) -> Path:
+    """Where `mntp evaluate` puts the replicates of the scores in a JSON file."""
+    return metrics.with_name(f"{metrics.stem}.{REPLICATES}")
+
+
 def write_replicates(path: Path, replicates: Mapping[str, Replicates]) -> None:
     """Write replicates by score, whole or not at all."""
     with atomic_write(path, "wb") as file:

@@ -17,6 +17,7 @@ COMMANDS = {
     "prepare": ("experiments.prepare", "prepare", "turn a captioned folder of audio into a store of tokens"),
     "generate": ("experiments.generate", "generate", "write sound for captions, from a trained run"),
     "evaluate": ("experiments.evaluate", "evaluate", "score a folder of generated audio against references"),
+    "compare": ("experiments.compare", "compare", "put scored systems side by side, with paired intervals"),
     "params": ("experiments.params", "params", "count the parameters of each part of a config's model"),
     "laws": ("experiments.laws", "laws", "draw the masking schedules of a matrix"),
     "weights list": ("experiments.weights", "list_weights", "show the public checkpoints that scores need"),

@@ -12,6 +12,9 @@ from experiments.ablate.identity import content_hash
 
 Protocol = dict[str, Any]
 
+GENERATION = "generation.json"
+"""Beside generated sounds: how they were made."""
+
 
 def scoring_hash(protocol: Protocol) -> str:
     """12 hex digits over the yardstick."""
@@ -25,9 +28,10 @@ def protocol_hash(protocol: Protocol) -> str:
 
 def folder_protocol(
     kind: str,
-    fingerprints: Mapping[str, str],
+    networks: Mapping[str, Any],
     names: Sequence[str],
     digests: Sequence[str],
+    seconds: tuple[float, float],
     captions: Mapping[str, str] | None,
     caption_choice: str,
     num_missing: int,
@@ -37,9 +41,10 @@ def folder_protocol(
 
     Args:
         kind: of the score set.
-        fingerprints: of its networks, front ends and checkpoints included.
+        networks: its networks, front ends and checkpoints included.
         names: the scored files.
         digests: SHA-256 of each reference file.
+        seconds: length of the shortest and of the longest reference.
         captions: by file name, or None.
         caption_choice: how one was chosen where a file has several.
         num_missing: reference files that had no partner and were left out.
@@ -48,8 +53,9 @@ def folder_protocol(
     return {
         "scoring": {
             "kind": kind,
-            "networks": dict(fingerprints),
+            "networks": dict(networks),
             "reference": content_hash(dict(zip(names, digests, strict=True))),
+            "reference_seconds": list(seconds),
             "captions": None if captions is None else content_hash({name: captions[name] for name in names}),
             "caption_choice": None if captions is None else caption_choice,
             "num_clips": len(names),

@@ -77,6 +77,13 @@ class ScoreSet(ABC):
         """The networks' fingerprints by name."""
         return {name: network.fingerprint() for name, network in self.networks.items()}
 
+    def describe(self) -> dict[str, dict[str, str]]:
+        """The networks by name, for readers: fingerprint and front end."""
+        return {
+            name: {"fingerprint": network.fingerprint(), "front_end": network.front_end}
+            for name, network in self.networks.items()
+        }
+
     def fingerprint(self) -> str:
         """12 hex digits: equal only for score sets that score alike; that of a network that stands alone."""
         fingerprints = self.fingerprints()
