@@ -18,7 +18,8 @@ def load_score_set(
 
     Args:
         kind: which.
-        weights: folder of the public checkpoints.
+        weights: folder of the public checkpoints, and of `roberta-base`, a folder with CLAP's tokenizer, unless that is
+            in the cache of the Hugging Face hub.
         judges: folder of cached embedded judges; one that is missing is trained.
         text: whether captions will be scored.
         corpus: that the embedded judge knows; the default one if None.
@@ -31,15 +32,17 @@ def load_score_set(
         score_set = EmbeddedScores(load_or_train_judge(judges, corpus or EmbeddedCorpus()))
     else:
         # Here, because transformers takes seconds to import.
+        from mntp.laion_clap import TOKENIZER
         from mntp.metrics.clap import ClapScorer
         from mntp.metrics.cnn14 import Cnn14
         from mntp.metrics.toolkit import ToolkitScores
         from mntp.metrics.vggish import VGGish
 
+        tokenizer = weights / TOKENIZER if (weights / TOKENIZER).is_dir() else TOKENIZER
         score_set = ToolkitScores(
             Cnn14.from_checkpoint(find_weights(weights, "cnn14_16k")),
             VGGish.from_checkpoint(find_weights(weights, "vggish")),
-            ClapScorer.from_checkpoint(find_weights(weights, "clap_music_speech")) if text else None,
+            ClapScorer.from_checkpoint(find_weights(weights, "clap_music_speech"), tokenizer) if text else None,
         )
     score_set.to("cuda" if torch.cuda.is_available() else "cpu")
     return score_set

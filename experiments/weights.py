@@ -95,10 +95,11 @@ KNOWN = {
     "clap_music": Weights(
         file="music_audioset_epoch_15_esc_90.14.pt",
         url=f"{_LAION}/music_audioset_epoch_15_esc_90.14.pt",
-        num_bytes=2_352_471_003,
+        num_bytes=2_352_000_000,
         sha256="fae3e9c087f2909c28a09dc31c8dfcdacbc42ba44c70e972b58c1bd1caf6dedd",
         licence="CC0",
         purpose="CLAP of music, not comparable",
+        exact=False,
     ),
     "clap_630k": Weights(
         file="630k-audioset-best.pt",
