@@ -69,6 +69,11 @@ class SuiteCLI(LightningCLI):
         if self._get(self.config, "ckpt_path") in (None, "last"):
             self.initialise()
 
+    def instantiate_classes(self) -> None:
+        """Build model, data and trainer; what a constructor refuses is told in its own words."""
+        with _constructors_errors():
+            super().instantiate_classes()
+
     def initialise(self) -> Transfer | None:
         """Put the weights that `init` names into the model, and print what was taken; None where `init` is null.
 
@@ -126,12 +131,17 @@ def resolve(config: dict[str, Any], *overlays: dict[str, Any]) -> dict[str, Any]
 
 
 def build_model(resolved: dict[str, Any]) -> AudioSystem:
-    """Build the system of a resolved config, with its own random initialisation."""
+    """Build the system of a resolved config, with its own random initialisation.
+
+    Raises:
+        ValueError: an argument that fits its type, but that the part it is for refuses.
+    """
     parser = LightningArgumentParser(exit_on_error=False)
     parser.add_lightning_class_args(AudioSystem, "model", subclass_mode=True)
     with _one_line_errors():
         config = parser.parse_object({"model": copy.deepcopy(resolved["model"])})
-    model: AudioSystem = parser.instantiate(config).model
+    with _constructors_errors():
+        model: AudioSystem = parser.instantiate(config).model
     return model
 
 
@@ -157,6 +167,18 @@ def _one_line_errors() -> Iterator[None]:
             "init": INITIAL_WEIGHTS,
         }
         raise ValueError(summarise_config_error(str(error), keys | set(SECTIONS), classes)) from error
+
+
+@contextlib.contextmanager
+def _constructors_errors() -> Iterator[None]:
+    """Take away what jsonargparse wraps around a constructor's error: the types it has tried and the whole config."""
+    try:
+        yield
+    except ValueError as error:
+        own: BaseException = error
+        while str(own).startswith("Does not validate against any of the Union") and own.__cause__ is not None:
+            own = own.__cause__
+        raise ValueError(str(own)) from own
 
 
 def load_config(path: Path) -> dict[str, Any]:

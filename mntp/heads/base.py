@@ -24,12 +24,19 @@ class HeadSampling:
         temperature: 1 draws from the model. What it scales is said by each head (Figure 6b: the injected noise).
         x0_limit: cuts the head's intermediate estimates of a token at +-x0_limit (tokens have unit variance); None,
             as in MAR and the paper, cuts nothing. Models trained for minutes need it.
+
+    Raises:
+        ValueError: fewer than 1 step.
     """
 
     num_diffusion_steps: int = 100
     solver: str | None = None
     temperature: float = 1.0
     x0_limit: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.num_diffusion_steps < 1:
+            raise ValueError(f"decoding.num_diffusion_steps: expected at least 1, got {self.num_diffusion_steps}")
 
 
 class Head(nn.Module, ABC):
@@ -83,6 +90,14 @@ class Head(nn.Module, ABC):
                 f"{did_you_mean(name, self.solvers)}"
             )
         return name
+
+    def check(self, sampling: HeadSampling) -> None:
+        """Refuse, before anything is trained, what `sample` could not do.
+
+        Raises:
+            ValueError: as in `sample`.
+        """
+        self.solver(sampling)
 
     @abstractmethod
     def num_draws(self, sampling: HeadSampling) -> int:

@@ -71,6 +71,11 @@ class DiffusionHead(Head):
         alpha_bar = self._at(self.schedule.alpha_bar, t, x)
         return alpha_bar.sqrt() * x + (1 - alpha_bar).sqrt() * noise
 
+    def check(self, sampling: HeadSampling) -> None:
+        """Refuse an unknown solver, or more or fewer steps than the schedule can keep."""
+        super().check(sampling)
+        self.schedule.respaced(sampling.num_diffusion_steps)
+
     def num_draws(self, sampling: HeadSampling) -> int:
         """One for each step with `ancestral`, the starting noise alone with the deterministic solvers."""
         return sampling.num_diffusion_steps if self.solver(sampling) == "ancestral" else 1

@@ -68,8 +68,6 @@ class FlowMatchingHead(Head):
 
         The last step is Euler's with both: it lands on the estimate of the token, and t = 1 is never asked for.
         """
-        if sampling.num_diffusion_steps < 1:
-            raise ValueError(f"sampling takes at least 1 step, got {sampling.num_diffusion_steps}")
         num_steps, second_order = sampling.num_diffusion_steps, self.solver(sampling) == "heun"
 
         def velocity(x: Tensor, t: float) -> Tensor:

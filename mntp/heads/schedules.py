@@ -79,7 +79,7 @@ class DiffusionSchedule:
             ValueError: `num_steps` is not in 2 .. S.
         """
         if not 2 <= num_steps <= self.num_steps:
-            raise ValueError(f"sampling takes 2 to {self.num_steps} diffusion steps, got {num_steps}")
+            raise ValueError(f"decoding.num_diffusion_steps: expected 2 to {self.num_steps}, got {num_steps}")
         stride = (self.num_steps - 1) / (num_steps - 1)
         kept = torch.tensor([round(k * stride) for k in range(num_steps)])
         alpha_bar = self.alpha_bar[kept]

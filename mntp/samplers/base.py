@@ -33,23 +33,26 @@ class MaskedDecoding(Decoding):
 
     Args:
         order: `random` (MAR) or `causal`, left to right (Table 6).
-        num_steps: calls of the backbone; of N tokens `n/4` (the paper's 64) or `n` (its 256), or a number.
+        num_steps: calls of the backbone; of N tokens `n/4` (the paper's 64) or `n` (its 256), or a number from 1 up
+            (more than N is N).
+
+    Raises:
+        ValueError: another number or share.
     """
 
     order: Literal["random", "causal"] = "random"
     num_steps: Literal["n/4", "n"] | int = "n/4"
 
-    def calls(self, num_tokens: int) -> int:
-        """Calls of the backbone for a clip of `num_tokens`.
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.num_steps not in ("n/4", "n") and not (isinstance(self.num_steps, int) and self.num_steps >= 1):
+            raise ValueError(f"decoding.num_steps: expected n/4, n or a number from 1 up, got {self.num_steps!r}")
 
-        Raises:
-            ValueError: a number of steps below 1.
-        """
+    def calls(self, num_tokens: int) -> int:
+        """Calls of the backbone for a clip of `num_tokens`."""
         match self.num_steps:
             case "n":
                 return num_tokens
             case "n/4":
                 return max(1, num_tokens // 4)
-            case int(steps) if steps >= 1:
-                return steps
-        raise ValueError(f"decoding.num_steps: expected n/4, n or a number from 1 up, got {self.num_steps!r}")
+        return self.num_steps

@@ -103,7 +103,7 @@ class AudioSystem(L.LightningModule, ABC):
             self.backbone = backbone(token_dim=token_dim, num_tokens=num_tokens, prompt_length=prompt_length)
             self.prompt = PromptEncoder(streams, self.backbone.dim)
             self.head = head(token_dim=token_dim, cond_dim=self.backbone.dim)
-        self.head.solver(decoding)  # a name that the head doesn't know fails here, not after training
+        self.head.check(decoding)  # what the head can't do fails here, not after training
 
     @abstractmethod
     def draw_ratio(self, generator: torch.Generator) -> float:

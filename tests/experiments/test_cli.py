@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from experiments.cli import load_config, resolve
+from experiments.cli import build_model, load_config, resolve
 from experiments.main import _option, usage
 
 FOLDER = Path(__file__).parents[2] / "experiments" / "configs"
@@ -72,6 +72,24 @@ def test_mistakes_are_named_in_one_line(mistake: Callable[[dict[str, Any]], obje
     with pytest.raises(ValueError, match=message) as caught:
         resolve(config)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("part", "value", "message"),
+    [
+        ("decoding", {"num_steps": 0}, r"decoding\.num_steps: expected n/4, n or a number from 1 up, got 0"),
+        ("decoding", {"num_diffusion_steps": 1}, r"decoding\.num_diffusion_steps: expected 2 to 1000, got 1"),
+        ("decoding", {"solver": "dim"}, r"DiffusionHead has no solver 'dim'.*did you mean 'ddim'\?"),
+        ("ratio", {"class_path": "Fixed", "init_args": {"value": 1.2}}, r"masking ratio: value .*, got 1\.2"),
+    ],
+)
+def test_what_a_part_refuses_is_told_in_its_own_words_before_training(
+    part: str, value: dict[str, Any], message: str
+) -> None:
+    config = load_config(FOLDER / "micro" / "audio_mar.yaml")
+    config["model"]["init_args"][part] = value
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        build_model(resolve(config))
 
 
 def test_a_config_that_is_no_mapping(tmp_path: Path) -> None:

@@ -1,10 +1,14 @@
 """Scales at each position against the paper's and MAR's formulas; no guidance is exactly no guidance."""
 
+from typing import Any
+
 import pytest
 import torch
+from torch import Tensor
 
 from mntp.guidance import Guidance
 from mntp.heads import DiffusionHead, HeadSampling
+from mntp.heads.denoiser import run_guided
 
 N = 64
 
@@ -44,6 +48,34 @@ def test_off(guidance: Guidance, off: bool) -> None:
     assert guidance.is_off is off
     if off:
         assert {guidance.at(k, N - 1 - k, N) for k in range(N)} == {1.0}
+
+
+@pytest.mark.parametrize(("convention", "scale"), [("mar", 3.0), ("paper", 3.0), ("mar", 0.5), ("paper", -1.0)])
+def test_equation_4_as_each_convention_writes_it(convention: Any, scale: float) -> None:
+    """The outputs of a known network, mixed by the formula written out."""
+
+    def net(x: Tensor, t: Tensor, z: Tensor) -> Tensor:
+        return x.sin() + t[:, None] + z
+
+    torch.manual_seed(0)
+    x, z, other = (torch.randn(5, 3, dtype=torch.float64) for _ in range(3))
+    w = Guidance(scale, "constant", convention).at(3, N - 4, N)
+    guided, plain = run_guided(net, x, 0.5, z, other, w)  # type: ignore[arg-type]  # plays the network
+    eps_c, eps_u = x.sin() + 0.5 + z, x.sin() + 0.5 + other
+    expected = (eps_u if convention == "mar" else eps_c) + scale * (eps_c - eps_u)
+    torch.testing.assert_close(guided, expected, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(plain, eps_c, rtol=0, atol=0)
+
+
+def test_under_guidance_the_variance_is_the_conditional_branchs() -> None:
+    """With equal noise predictions guidance does nothing, however far apart the variance outputs are."""
+
+    head, sampling = DiffusionHead(3, 4, width=8, depth=1), HeadSampling(10)
+    head.net.forward = lambda x, t, z: torch.cat([0.1 * x, z[:, :3]], dim=-1)  # type: ignore[method-assign]
+    z, noise = torch.rand(5, 4), torch.randn(5, 10, 3, generator=torch.Generator().manual_seed(0))
+    plain = head.sample(z, noise, sampling)
+    torch.testing.assert_close(head.sample(z, noise, sampling, z_uncond=-z, guidance_scale=5.0), plain)
+    assert not torch.allclose(head.sample(-z, noise, sampling), plain)
 
 
 def test_scale_one_equals_the_conditional_path_exactly() -> None:

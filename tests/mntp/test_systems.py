@@ -1,14 +1,18 @@
 """What each row of Table 3 feeds, asks and may not see; held-out losses; front ends; parameter groups."""
 
+from dataclasses import replace
+from itertools import product
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from mntp.masking import Fixed
+from mntp.batch import TextStates, TokenBatch
+from mntp.heads import HEADS
+from mntp.masking import random_mask
 from mntp.seeding import make_generator
-from mntp.systems import AudioMNTP, AudioNTP, AudioSystem
+from mntp.systems import AudioMNTP, AudioNTP, AudioSystem, audio_mar, audio_mntp, audio_ntp
 from mntp.systems.optimisation import Optimisation, parameter_groups
 from tests.systems_support import ROWS, D, N, tiny_batch, tiny_system
 
@@ -23,6 +27,18 @@ def task(row: str, ratio: float, seed: int = 0) -> tuple[Any, Tensor]:
 
 def token_at(tokens: Tensor, positions: Tensor) -> Tensor:
     return torch.stack([clip[at] for clip, at in zip(tokens, positions, strict=True)])
+
+
+def double(batch: TokenBatch) -> TokenBatch:
+    text = {name: TextStates(s.states.double(), s.lengths) for name, s in batch.text.items()}
+    return replace(batch, tokens=batch.tokens.double(), text=text)
+
+
+def reordered(batch: TokenBatch, order: Tensor) -> TokenBatch:
+    """The clips `order` of a batch."""
+    text = {name: TextStates(s.states[order], s.lengths[order]) for name, s in batch.text.items()}
+    captions = [batch.captions[clip] for clip in order.tolist()]
+    return TokenBatch(batch.tokens[order], batch.valid[order], text, batch.index[order], captions)
 
 
 def test_row_a_feeds_all_but_the_last_and_asks_for_the_next() -> None:
@@ -76,22 +92,46 @@ def test_the_target_embedding_is_the_only_difference_of_row_i() -> None:
     assert torch.equal(g.target_embedding(targets), g.target_position_embed[targets])
 
 
-def test_nothing_dropped_mntp_is_ntp() -> None:
-    """Same targets; and with the target embedding at zero, the same loss."""
-    ntp, mntp, batch = tiny_system("A").double(), tiny_system("G", ratio=Fixed(0.0)).double(), tiny_batch()
-    assert isinstance(mntp, AudioMNTP)
-    mntp.load_state_dict(ntp.state_dict(), strict=False)
+def nothing_dropped(position: Tensor | None = None) -> tuple[AudioNTP, AudioMNTP, TokenBatch]:
+    """AudioNTP and an AudioMNTP of the same weights, whose target embedding is `position` or zero."""
+    ntp, mntp = tiny_system("A").double(), tiny_system("G").double()
+    assert isinstance(ntp, AudioNTP) and isinstance(mntp, AudioMNTP)
+    missing = mntp.load_state_dict(ntp.state_dict(), strict=False).missing_keys
+    assert missing == ["target_position_embed"]
     assert mntp.target_position_embed is not None
-    torch.nn.init.zeros_(mntp.target_position_embed)
-    batch.tokens = batch.tokens.double()
-    for stream in batch.text.values():
-        stream.states = stream.states.double()
-    losses = []
-    for system in (ntp, mntp):
-        pairs = system.pairs(batch.tokens, system.prompt(batch.text), 0.0, torch.Generator().manual_seed(0))
-        assert torch.equal(pairs.positions, torch.arange(N).expand(4, -1))
-        losses.append(system.head.loss(pairs.z.flatten(0, 1), batch.tokens.flatten(0, 1), make_generator(1)).mean())
-    torch.testing.assert_close(losses[0], losses[1], rtol=1e-12, atol=0)
+    with torch.no_grad():
+        mntp.target_position_embed.zero_()
+        if position is not None:
+            mntp.target_position_embed += position
+    mntp.target_position_embed.requires_grad_(False)
+    return ntp, mntp, double(tiny_batch())
+
+
+def test_nothing_dropped_mntp_is_ntp_bit_for_bit() -> None:
+    """Same inputs, places and targets; with the target embedding fixed at zero the same loss, and the same gradient."""
+    ntp, mntp, batch = nothing_dropped()
+    a, g = (system.task(batch.tokens, 0.0, make_generator(1)) for system in (ntp, mntp))
+    assert torch.equal(a.fed, g.fed) and torch.equal(a.positions, g.positions) and torch.equal(a.targets, g.targets)
+    losses = [system.loss(batch, 0.0, make_generator(2)) for system in (ntp, mntp)]
+    assert torch.equal(*losses)
+    for loss in losses:
+        loss.backward()
+    gradients = dict(mntp.named_parameters())
+    for name, parameter in ntp.named_parameters():
+        torch.testing.assert_close(gradients[name].grad, parameter.grad, rtol=1e-10, atol=1e-14)
+    assert not torch.equal(losses[1], mntp.loss(batch, 0.5, make_generator(2)))
+
+
+def test_nothing_dropped_the_target_embedding_is_a_constant_beside_the_content_position() -> None:
+    """Any fixed embedding is AudioNTP's, moved into BOS (place 0) and the rows of content positions i (place i + 1)."""
+    ntp, mntp, batch = nothing_dropped(torch.randn(N, 16, generator=make_generator(3), dtype=torch.float64))
+    assert mntp.target_position_embed is not None
+    assert ntp.loss(batch, 0.0, make_generator(2)) != mntp.loss(batch, 0.0, make_generator(2))
+    with torch.no_grad():
+        ntp.backbone.bos += mntp.target_position_embed[0]
+        ntp.backbone.position_embed[ntp.prompt.length : -1] += mntp.target_position_embed[1:]
+    losses = [system.loss(batch, 0.0, make_generator(2)) for system in (ntp, mntp)]
+    torch.testing.assert_close(*losses, rtol=1e-12, atol=0)
 
 
 @pytest.mark.parametrize("row", ROWS)
@@ -112,20 +152,53 @@ def test_a_token_never_reaches_the_context_that_predicts_it(row: str) -> None:
             assert (touched[clip, target:] == 0).all()
 
 
-@pytest.mark.parametrize("row", ["C", "E", "G"])
-def test_hidden_tokens_have_no_influence(row: str) -> None:
-    system, batch = tiny_system(row).eval(), tiny_batch()
-    assert isinstance(system, AudioNTP)
-    made = system.task(batch.tokens, 0.5, torch.Generator().manual_seed(0))
-    shown = torch.zeros(4, N, dtype=torch.bool)
-    kept = (made.fed == token_at(batch.tokens, made.positions)).all(dim=-1)
-    for clip in range(4):
-        shown[clip, made.positions[clip][kept[clip]]] = True
-    other = torch.where(shown[..., None], batch.tokens, torch.full_like(batch.tokens, 9.0))
+@pytest.mark.parametrize("ratio", [0.3, 0.7])
+@pytest.mark.parametrize("row", ROWS)
+def test_hidden_tokens_reach_no_context_and_all_others_before_the_target_do(
+    monkeypatch: pytest.MonkeyPatch, row: str, ratio: float
+) -> None:
+    """By gradient, against the mask that the row itself has drawn; row A hides nothing."""
+    system, batch = tiny_system(row).eval().double(), double(tiny_batch(2))
+    masks: list[Tensor] = []
+
+    def remember(*arguments: Any) -> Tensor:
+        masks.append(random_mask(*arguments))
+        return masks[-1]
+
+    for module in (audio_ntp, audio_mntp, audio_mar):
+        monkeypatch.setattr(module, "random_mask", remember)
+    tokens = batch.tokens.clone().requires_grad_()
     prompt = system.prompt(batch.text)
-    first = system.pairs(batch.tokens, prompt, 0.5, torch.Generator().manual_seed(0))
-    second = system.pairs(other, prompt, 0.5, torch.Generator().manual_seed(0))
-    assert torch.equal(first.z, second.z)
+    pairs = system.pairs(tokens, prompt, 0.0 if row == "A" else ratio, make_generator(1))
+    (mask,) = masks
+    assert mask.any() == (row != "A")
+    for clip, place in product(range(2), range(pairs.positions.shape[1])):
+        target = int(pairs.positions[clip, place])
+        (gradient,) = torch.autograd.grad(pairs.z[clip, place].square().sum(), tokens, retain_graph=True)
+        visible = ~mask[clip]
+        if row != "K":
+            visible &= torch.arange(N) < target
+        expected = torch.zeros(2, N, dtype=torch.bool)
+        expected[clip] = visible
+        assert torch.equal(gradient.abs().sum(dim=-1) > 0, expected)
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_the_loss_does_not_depend_on_the_order_of_the_batch(monkeypatch: pytest.MonkeyPatch, row: str) -> None:
+    """With a clip's mask and prompt kept with the clip, and a head that draws nothing."""
+    system, batch = tiny_system(row, head="MixtureHead", prompt_drop=0.0).double(), double(tiny_batch(6))
+    if row == "D":  # what it shows in hidden places is drawn as well
+        monkeypatch.setattr(audio_ntp, "hide_values", lambda x, mask, *_: torch.where(mask[..., None], x.cos(), x))
+    losses = []
+    for order in (torch.arange(6), torch.tensor([3, 0, 5, 1, 4, 2])):
+        mask = random_mask(6, N, N // 2, make_generator(1))[order]
+        for module in (audio_ntp, audio_mntp, audio_mar):
+            monkeypatch.setattr(module, "random_mask", lambda *_, mask=mask: mask)
+        losses.append(system.loss(reordered(batch, order), 0.5, make_generator(2)))
+    torch.testing.assert_close(*losses, rtol=1e-12, atol=0)
+    swapped = reordered(batch, order)
+    swapped.tokens = batch.tokens  # captions of other clips
+    assert (system.loss(swapped, 0.5, make_generator(2)) / losses[0]).item() != pytest.approx(1, abs=1e-6)
 
 
 @pytest.mark.parametrize("row", ROWS)
@@ -157,13 +230,7 @@ def test_the_held_out_loss_depends_on_the_clip_alone(row: str) -> None:
     system, batch = tiny_system(row).eval(), tiny_batch(6)
     losses, _ = system.held_out_losses(batch)
     order = torch.tensor([4, 2, 0])
-    part = type(batch)(
-        batch.tokens[order],
-        batch.valid[order],
-        {name: type(s)(s.states[order], s.lengths[order]) for name, s in batch.text.items()},
-        batch.index[order],
-        ["a tone"] * 3,
-    )
+    part = reordered(batch, order)
     again, sound = system.held_out_losses(part)
     torch.testing.assert_close(again, losses[order], rtol=1e-4, atol=1e-5)
     if row != "K":
@@ -184,17 +251,41 @@ def test_all_causal_rows_are_measured_on_the_same_noise() -> None:
     assert torch.equal(strata, torch.arange(N).expand(4, -1).float())  # one level in each stratum
 
 
+# MAR's rule (its `add_weight_decay`): no decay where a tensor has one dimension, is a bias, or is the head's. Its free
+# vectors have leading axes of size one, [1, 1, C], so they are decayed; ours go without these axes.
+FREE_VECTORS = {"backbone.bos", "backbone.mask_token", "prompt.padding"}
+
+
+@pytest.mark.parametrize("head", HEADS)
 @pytest.mark.parametrize("row", ROWS)
-def test_parameter_groups_cover_every_parameter_once(row: str) -> None:
-    system = tiny_system(row)
-    groups = parameter_groups(system, weight_decay=0.02)
+def test_parameter_groups_are_mars_and_cover_every_parameter_once(row: str, head: str) -> None:
+    system = tiny_system(row, head=head)
+    settings = system.configure_optimizers()
+    assert type(settings["optimizer"]) is torch.optim.AdamW
+    groups = settings["optimizer"].param_groups
+    assert [group["weight_decay"] for group in groups] == [0.02, 0.0]
+    assert all(group["betas"] == (0.9, 0.95) for group in groups)
     ids = [id(p) for group in groups for p in group["params"]]
     assert sorted(ids) == sorted(id(p) for p in system.parameters())
-    names = {id(p): name for name, p in system.named_parameters()}
-    undecayed = {names[id(p)] for p in groups[1]["params"]}
-    assert all(name in undecayed for name in names.values() if name.endswith("bias") or name.startswith("head."))
-    decayed = {names[id(p)] for p in groups[0]["params"]}
+    undecayed = {id(p) for p in groups[1]["params"]}
+    for name, parameter in system.named_parameters():
+        one_dimensional = parameter.ndim == 1 and name not in FREE_VECTORS
+        assert (id(parameter) in undecayed) == (one_dimensional or name.endswith(".bias") or name.startswith("head."))
+    decayed = {name for name, parameter in system.named_parameters() if id(parameter) not in undecayed}
     assert {"prompt.fake_prompt", "backbone.position_embed", "backbone.encoder_blocks.0.attn.qkv.weight"} <= decayed
+    own = {
+        "K": {"backbone.mask_token", "backbone.decoder_position_embed", "backbone.output_position_embed"},
+        "G": {"backbone.bos", "target_position_embed"},
+    }
+    assert own.get(row, {"backbone.bos"}) <= decayed
+
+
+def test_frozen_parameters_are_in_no_group() -> None:
+    system = tiny_system("G")
+    system.backbone.position_embed.requires_grad_(False)
+    groups = parameter_groups(system, 0.02)
+    trained = {id(p) for group in groups for p in group["params"]}
+    assert trained == {id(p) for p in system.parameters()} - {id(system.backbone.position_embed)}
 
 
 def test_warm_up_is_linear_and_then_constant() -> None:
