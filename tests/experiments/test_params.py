@@ -84,6 +84,24 @@ def test_an_epoch_and_a_step_are_the_papers() -> None:
         assert trainer["val_check_interval"] == 10 * steps_an_epoch * trainer["accumulate_grad_batches"]
 
 
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_optimisation_is_the_papers_and_mars(system: str) -> None:
+    for layers in ((base(system),), (base(system), load_config(LARGE))):
+        config = resolve(*layers)
+        optimisation, trainer = config["model"]["init_args"]["optimisation"], config["trainer"]
+        assert (optimisation["learning_rate"], optimisation["betas"]) == (1e-4, [0.9, 0.95])
+        assert optimisation["weight_decay"] == 0.02
+        assert trainer["gradient_clip_val"] == 3.0 and trainer["gradient_clip_algorithm"] in (None, "norm")
+        (ema,) = [c for c in trainer["callbacks"] if c["class_path"] == "callbacks.EMA"]
+        assert ema["init_args"] == {"decay": 0.9999, "warm_up": True}
+        assert any(c["class_path"] == "callbacks.SkipNonFinite" for c in trainer["callbacks"])
+        head = config["model"]["init_args"]["head"]["init_args"]
+        assert (head["width"], head["num_noise_draws"]) == (1024, 4)
+        assert config["model"]["init_args"]["decoding"]["guidance"]["scale"] == 7.0
+        assert config["model"]["init_args"]["decoding"]["num_diffusion_steps"] == 100
+        assert config["model"]["init_args"]["prompt_drop"] == 0.1
+
+
 def test_the_command_takes_several_configs(capsys: pytest.CaptureFixture[str]) -> None:
     words = ["--config", str(FOLDER / "base" / "audio_mar.yaml"), f"--config={LARGE}"]
     call(params, "params", [*words, "--json"])

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from scipy import stats
 from torch import Tensor
 
 from mntp.heads import HEADS, DiffusionHead, FlowMatchingHead, Head, HeadSampling, MixtureHead
@@ -122,6 +123,59 @@ def test_a_lower_temperature_narrows(trained: dict[str, Head], name: str, solver
         x = head.sample(z, noise_for(head, sampling, 2000), sampling)
         spreads.append(float(x[x[:, 0] > 0][:, 1].std()))
     assert spreads[0] < spreads[1]
+
+
+@pytest.mark.parametrize("name", BUILD)
+def test_losses_follow_their_pairs_and_pairs_do_not_meet(name: str) -> None:
+    """By gradient: the loss of a pair depends on no other pair, so the mean over a batch on none of its order."""
+    torch.manual_seed(0)
+    head = BUILD[name]().double()
+    for parameter in head.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    z, x = torch.randn(4, C).double().requires_grad_(), torch.randn(4, D).double().requires_grad_()
+    losses = head.loss(z, x, torch.Generator().manual_seed(5))
+    for row in range(4):
+        for gradient in torch.autograd.grad(losses[row], (z, x), retain_graph=True):
+            assert (gradient.abs().sum(dim=1) > 0).tolist() == [other == row for other in range(4)]
+
+
+@torch.no_grad()
+def test_an_untrained_flow_has_the_loss_that_theory_says() -> None:
+    """Zero velocity: E (x - noise)^2 = 2 for tokens of unit variance, within 4 standard errors of 40,000 pairs."""
+    head, generator = FlowMatchingHead(D, C, width=8, depth=1, num_noise_draws=1), torch.Generator().manual_seed(0)
+    losses = head.loss(torch.zeros(40_000, C), torch.randn(40_000, D, generator=generator), generator)
+    assert float(losses.mean()) == pytest.approx(2.0, abs=4 * math.sqrt(8 / (40_000 * D)))
+    x = 3 * torch.ones(40_000, D)
+    assert float(head.loss(torch.zeros(40_000, C), x, generator).mean()) == pytest.approx(10, abs=0.2)
+
+
+@torch.no_grad()
+def test_an_untrained_mixture_has_the_loss_that_theory_says() -> None:
+    """Equal components of scale 1 close to the middle: the entropy of a normal, and the spread of the centres."""
+    torch.manual_seed(0)
+    head, x = MixtureHead(D, C, width=8, depth=1), torch.randn(40_000, D)
+    losses = head.loss(torch.randn(40_000, C), x, torch.Generator())
+    assert float(losses.mean()) == pytest.approx(0.5 * math.log(2 * math.pi) + 0.5, abs=4 * 0.5 / 200 + 0.1**2)
+
+
+def test_a_flow_is_trained_on_the_straight_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Input (1 - t) noise + t x at a uniform t, target x - noise, with a network of known outputs."""
+    head, seen = FlowMatchingHead(D, C, width=8, depth=1, num_noise_draws=1), []
+
+    def net(x: Tensor, t: Tensor, z: Tensor) -> Tensor:
+        seen.extend([x, t])
+        return 0.5 * x
+
+    monkeypatch.setattr(head.net, "forward", net)
+    x = torch.randn(4000, D, generator=torch.Generator().manual_seed(0))
+    losses = head.loss(torch.zeros(4000, C), x, torch.Generator().manual_seed(1))
+    noisy, t = seen[0], seen[1][:, None] / 1000
+    noise = (noisy - t * x) / (1 - t)
+    sure = t[:, 0] < 0.9  # beyond it the division magnifies rounding
+    assert stats.kstest(t[:, 0].numpy(), stats.uniform.cdf).pvalue > 1e-4  # a right law fails once in 10,000 seeds
+    assert stats.kstest(noise[sure].flatten().numpy(), stats.norm.cdf).pvalue > 1e-4
+    expected = (x - noise - 0.5 * noisy).square().mean(dim=1)
+    torch.testing.assert_close(losses[sure], expected[sure], rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("name", BUILD)

@@ -113,7 +113,7 @@ def test_only_matrix_products_are_in_half_precision(tmp_path: Path, row: str, he
         assert "noisy tokens" in watch.seen
     expected = {"norms", "loss of a pair", "loss", "gradients", "average", "weights", "moments"}
     assert watch.seen.keys() >= expected
-    assert watch.seen == dict.fromkeys(watch.seen, {torch.float32})
+    assert watch.seen == {what: {torch.float32} for what in watch.seen}
     assert len(watch.weights) == STEPS and not torch.equal(watch.weights[0], watch.weights[-1])
     value = watch.weights[0]
     for update, weights in enumerate(watch.weights[1:], start=1):
@@ -140,7 +140,7 @@ def test_sampling_keeps_tokens_in_float32(row: str, half: torch.dtype) -> None:
 
 @pytest.mark.parametrize("precision", ["bf16-true", "16-true"])
 def test_weights_in_half_precision_are_refused(tmp_path: Path, precision: Any) -> None:
-    trainer = L.Trainer(accelerator="cpu", precision=precision, logger=False, enable_checkpointing=False,
-                        max_steps=1, enable_progress_bar=False, enable_model_summary=False, default_root_dir=tmp_path)  # fmt: skip
+    quiet = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
+    trainer = L.Trainer(max_steps=1, accelerator="cpu", precision=precision, default_root_dir=tmp_path, **quiet)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=rf"trainer.precision {precision} would keep weights.*set bf16-mixed"):
         trainer.fit(tiny_system(), DataLoader([tiny_batch()], batch_size=None))  # type: ignore[arg-type]

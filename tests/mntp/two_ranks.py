@@ -1,6 +1,7 @@
 """One rank of a training on two, started by test_ranks.py: `python -m tests.mntp.two_ranks FOLDER`.
 
-The environment says which rank it is, as under any launcher. Writes what each step has drawn to FOLDER/<name>-<rank>.pt.
+The environment says which rank it is, as under any launcher. What each step has
+drawn goes to FOLDER/<name>-<rank>.pt.
 """
 
 import sys

@@ -32,47 +32,63 @@ def micro() -> tuple[list[Cell], Rows, Plan]:
 
 
 def changed(first: Any, second: Any, key: str = "") -> set[str]:
-    """Dotted keys in which two resolved configs differ; a class with other arguments is one difference."""
-    if not (isinstance(first, dict) and isinstance(second, dict)) or first.keys() != second.keys():
+    """Dotted keys in which two resolved configs differ, down to the leaves; another class is one difference."""
+    both = isinstance(first, dict) and isinstance(second, dict)
+    if not both or first.get("class_path") != second.get("class_path"):
         return set() if first == second else {key}
-    if "class_path" in first and key != "model":
-        return set() if first == second else {key}
-    return {d for name in first for d in changed(first[name], second[name], f"{key}.{name}".lstrip("."))}
+    names = first.keys() | second.keys()
+    return {d for name in names for d in changed(first.get(name), second.get(name), f"{key}.{name}".lstrip("."))}
 
 
 HIDE, RATIO = "model.init_args.hide", "model.init_args.ratio"
-DIFFERS = {  # row: (the row it is compared with, exactly these keys)
+TARGET, DEPTH = "model.init_args.target_position_embedding", "model.init_args.head.init_args.depth"
+LOW_HIGH = {f"{RATIO}.init_args.{end}" for end in ("loc", "low", "high")}
+STEPS, ORDER = (f"model.init_args.decoding.{key}" for key in ("num_steps", "order"))
+SCALE, TEMPERATURE = "model.init_args.decoding.guidance.scale", "model.init_args.decoding.temperature"
+SOLVER = "model.init_args.decoding.solver"
+DIFFERS: dict[tuple[str, str], tuple[tuple[str, str], set[str]]] = {  # row: (compared with, exactly these keys)
     ("table3", "B"): (("table3", "A"), {"init"}),
     ("table3", "C"): (("table3", "A"), {HIDE, RATIO}),
-    ("table3", "D"): (("table3", "A"), {HIDE, RATIO}),
-    ("table3", "E"): (("table3", "A"), {HIDE, RATIO}),
-    ("table3", "F"): (("table3", "E"), {HIDE}),
+    ("table3", "D"): (("table3", "C"), {HIDE, RATIO}),
+    ("table3", "E"): (("table3", "F"), {HIDE}),
+    ("table3", "F"): (("table3", "C"), {RATIO}),
+    ("table3", "G"): (("table3", "I"), {TARGET}),
     ("table3", "H"): (("table3", "G"), {RATIO}),
-    ("table3", "H_mar"): (("table3", "G"), {RATIO}),
-    ("table3", "I"): (("table3", "G"), {"model.init_args.target_position_embedding"}),
-    ("table3", "J"): (("table3", "G"), set[str]()),
+    ("table3", "H_mar"): (("table3", "H"), LOW_HIGH),
+    ("table3", "I"): (("table3", "J"), {TARGET}),
+    ("table3", "J"): (("table3", "G"), set()),
     ("table8", "A"): (("table8", "C"), {RATIO}),
     ("table8", "B"): (("table8", "C"), {RATIO}),
-    ("table8", "C"): (("table3", "G"), set[str]()),
-    ("table8", "D"): (("table3", "H"), set[str]()),
-    ("table3", "untrained"): (("table3", "G"), {"trainer.max_steps"}),
-    ("table4", "1"): (("table3", "G"), {"model.init_args.head"}),
-    ("table4", "6"): (("table4", "3"), {"model.init_args.head"}),
-    ("table5", "both"): (("table3", "G"), set[str]()),
-    ("table5", "pooled"): (("table3", "G"), {"model.init_args.streams"}),
-    ("table5", "words"): (("table3", "G"), {"model.init_args.streams"}),
-    ("table6", "A"): (("table3", "K"), set[str]()),
-    ("table6", "B"): (("table6", "A"), {"model.init_args.decoding.num_steps"}),
-    ("table6", "C"): (("table6", "A"), {"model.init_args.decoding.order"}),
-    ("table6", "D"): (("table6", "C"), {"model.init_args.decoding.num_steps"}),
-    ("table6", "E"): (("table3", "A"), set[str]()),
-    ("table6", "F"): (("table3", "G"), set[str]()),
-    ("figure6a", "7"): (("figure6a", "1"), {"model.init_args.decoding.guidance.scale"}),
-    ("figure6b", "0.8"): (("figure6b", "1.0"), {"model.init_args.decoding.temperature"}),
+    ("table8", "C"): (("table3", "G"), set()),
+    ("table8", "D"): (("table3", "H"), set()),
+    ("table4", "1"): (("table3", "G"), {DEPTH}),
+    ("table4", "3"): (("table4", "1"), {DEPTH}),
+    ("table4", "6"): (("table4", "3"), {DEPTH}),
+    ("table5", "both"): (("table3", "G"), set()),
+    ("table5", "pooled"): (("table5", "both"), {"model.init_args.streams.words"}),
+    ("table5", "words"): (("table5", "both"), {"model.init_args.streams.pooled"}),
+    ("table6", "A"): (("table3", "K"), set()),
+    ("table6", "B"): (("table6", "A"), {STEPS}),
+    ("table6", "C"): (("table6", "A"), {ORDER}),
+    ("table6", "D"): (("table6", "C"), {STEPS}),
+    ("table6", "E"): (("table3", "A"), set()),
+    ("table6", "F"): (("table3", "G"), set()),
+    **{("figure6a", w): (("table3", "G"), {SCALE}) for w in ("1", "5", "7", "9")},
+    ("figure6a", "3"): (("table3", "G"), set()),  # the base config's own
+    **{("figure6b", t): (("table3", "G"), {TEMPERATURE}) for t in ("0.8", "0.9", "1.1")},
+    ("figure6b", "1.0"): (("table3", "G"), set()),
+    ("heads", "diffusion"): (("table3", "G"), set()),
     ("heads", "flow_matching"): (("table3", "G"), {"model.init_args.head"}),
     ("heads", "mixture"): (("table3", "G"), {"model.init_args.head"}),
-    ("solvers", "ddim"): (("solvers", "dpmpp_2m"), {"model.init_args.decoding.solver"}),
+    **{("solvers", name): (("table3", "G"), {SOLVER}) for name in ("ancestral", "ddim", "dpmpp_2m")},
+    **{(table, "untrained"): (("table3", "G"), {"trainer.max_steps"}) for table in ("table3", "table8")},
 }
+STARTS = {("table3", "A"), ("table3", "K")}  # of another system than their neighbours
+
+
+def test_every_row_is_compared(micro: tuple[list[Cell], Rows, Plan]) -> None:
+    rows = {(cell.table, cell.row.id) for cell in micro[0] if not cell.row.reference}
+    assert {row for row in DIFFERS if row[1] != "untrained"} | STARTS == rows
 
 
 @pytest.mark.parametrize("row", DIFFERS)
@@ -81,6 +97,40 @@ def test_a_row_differs_from_its_neighbour_by_exactly_what_the_paper_says(
 ) -> None:
     other, keys = DIFFERS[row]
     assert changed(micro[1][row], micro[1][other]) == keys
+
+
+def test_neighbours_of_different_systems_differ_by_system_backbone_and_masking(
+    micro: tuple[list[Cell], Rows, Plan],
+) -> None:
+    """G from E (and from A), K from H_mar: by class, and by the arguments that only one of the two classes has."""
+    rows = {row: config["model"] for (table, row), config in micro[1].items() if table == "table3"}
+    for first, second, keys in (
+        ("G", "E", {"hide", "target_position_embedding"}),
+        ("G", "A", {"hide", "ratio", "target_position_embedding"}),
+        ("K", "H_mar", {"target_position_embedding", "backbone", "decoding.num_steps", "decoding.order"}),
+    ):
+        arguments = [rows[row]["init_args"] for row in (first, second)]
+        assert rows[first]["class_path"] != rows[second]["class_path"]
+        assert changed(*arguments) == keys
+    backbones = [rows[row]["init_args"]["backbone"]["init_args"] for row in ("K", "G")]
+    assert changed(*backbones) == {"bridge"}
+
+
+def test_at_the_papers_scale_row_j_leaves_out_the_image_weights_and_b_takes_ks(tmp_path: Path) -> None:
+    """Over the base configs, which start from MAR's checkpoint: the same rows, and J is no longer G."""
+    text = (REPOSITORY / "ablations.yaml").read_text()
+    path = tmp_path / "ablations.yaml"
+    path.write_text(text.replace("configs: experiments/configs/micro", "configs: experiments/configs/base", 1))
+    (tmp_path / "experiments").symlink_to(REPOSITORY / "experiments")
+    cells = expand(load_matrix(path), "micro", [0])
+    configs = {cell.row.id: resolve(cell.config) for cell in cells if cell.table == "table3" and cell.row.id in "ABGJK"}
+    image = {"class_path": "mntp.pretrained.ImageMAR", "init_args": {"path": "weights/mar_base.pth"}}
+    for row in "AGK":
+        assert {**configs[row]["init"], "init_args": {"path": configs[row]["init"]["init_args"]["path"]}} == image
+    assert changed(configs["J"], configs["G"]) == {"init"}
+    assert configs["J"]["init"] is None
+    (b,) = [cell for cell in cells if (cell.table, cell.row.id) == ("table3", "B")]
+    assert b.row.init_from == ("table3", "K")
 
 
 def test_systems_are_compared_on_equal_terms(micro: tuple[list[Cell], Rows, Plan]) -> None:
