@@ -293,6 +293,19 @@ def test_warm_up_is_linear_and_then_constant() -> None:
     assert rates == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0, 1.0, 1.0, 1.0])
 
 
+def test_the_optimiser_follows_the_warm_up_to_the_stated_rate() -> None:
+    system = tiny_system("G", optimisation=Optimisation(learning_rate=0.01, num_warmup_steps=3))
+    settings = system.configure_optimizers()
+    optimizer, schedule = settings["optimizer"], settings["lr_scheduler"]["scheduler"]
+    assert settings["lr_scheduler"]["interval"] == "step"
+    rates = []
+    for _ in range(6):
+        rates.append([group["lr"] for group in optimizer.param_groups])
+        optimizer.step()
+        schedule.step()
+    assert rates == [pytest.approx([rate, rate]) for rate in (0.0025, 0.005, 0.0075, 0.01, 0.01, 0.01)]
+
+
 def test_weights_are_a_function_of_the_seed_and_leave_the_global_state_alone() -> None:
     before = torch.get_rng_state()
     first, second, other = tiny_system("G"), tiny_system("G"), tiny_system("G", seed=1)
