@@ -170,3 +170,19 @@ def test_the_smoke_scale_resolves_too() -> None:
     for cell in expand(matrix, "smoke", [0]):
         if cell.row.id in ("A", "G", "K", "untrained") and cell.table == "table3":
             assert resolve(cell.config)["trainer"]["max_steps"] == (0 if cell.row.reference else 3)
+
+
+@pytest.mark.slow
+def test_every_combination_of_the_axes_resolves_and_is_another_model() -> None:
+    matrix = load_matrix(REPOSITORY / "ablations.yaml")
+    every = expand(matrix, "smoke", [0], {"factorial"})
+    cells = [cell for cell in every if cell.table == "factorial" and not cell.row.reference]
+    models = [resolve(cell.config)["model"] for cell in cells]
+    assert len(models) == 43
+    assert all(models.count(model) == 1 for model in models)
+    for cell, model in zip(cells, models, strict=True):
+        assert model["class_path"].endswith(f".{cell.settings['system']}")
+        assert (model["init_args"]["ratio"] is None) == (cell.settings["masking"] == "none")
+        expected = {"on": True, "off": None if cell.settings["system"] != "AudioMNTP" else False}
+        target = model["init_args"].get("target_position_embedding")
+        assert target is expected[cell.settings["target_position_embedding"]]
