@@ -301,6 +301,14 @@ def test_a_step_of_ancestral_sampling_is_the_posterior_written_out(v: float) -> 
     assert float(x) == pytest.approx(estimate(mean + 0.7 * deviation * -1.3, 0), rel=1e-7)  # 1 - beta is 2e-9
 
 
+@pytest.mark.parametrize("solver", ["ddim", "dpmpp_2m"])
+def test_the_temperature_of_a_deterministic_solver_scales_its_start(solver: str) -> None:
+    """The flow of a centred Gaussian is linear, so that the whole token is scaled."""
+    denoiser = AnalyticDenoiser(torch.ones(1), torch.zeros(1, D), torch.eye(D)[None])
+    cold, warm = (draw(denoiser, 20, 100, temperature, solver) for temperature in (0.5, 1.0))
+    torch.testing.assert_close(cold, 0.5 * warm, rtol=1e-3, atol=1e-5)
+
+
 def test_temperature_narrows_the_distribution() -> None:
     denoiser = AnalyticDenoiser(torch.ones(1), torch.zeros(1, D), torch.eye(D)[None])
     spreads = [float(draw(denoiser, 50, 2000, temperature).std()) for temperature in (0.0, 0.5, 1.0)]

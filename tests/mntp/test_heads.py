@@ -8,6 +8,7 @@ from scipy import stats
 from torch import Tensor
 
 from mntp.heads import HEADS, DiffusionHead, FlowMatchingHead, Head, HeadSampling, MixtureHead
+from mntp.heads.mixture import Mixture
 
 D, C = 2, 4
 STEPS = 600
@@ -123,6 +124,45 @@ def test_a_lower_temperature_narrows(trained: dict[str, Head], name: str, solver
         x = head.sample(z, noise_for(head, sampling, 2000), sampling)
         spreads.append(float(x[x[:, 0] > 0][:, 1].std()))
     assert spreads[0] < spreads[1]
+
+
+def flow_error(solver: str, steps: int, spread: float = 0.5) -> float:
+    """Distance from the exact solution for tokens of N(0, spread^2), which is spread times the noise."""
+    head = FlowMatchingHead(D, C, width=8, depth=1)
+
+    def velocity(x: Tensor, t: Tensor, z: Tensor) -> Tensor:
+        t = t[:, None] / 1000
+        return (t * spread**2 - (1 - t)) / ((1 - t) ** 2 + t**2 * spread**2) * x
+
+    head.net.forward = velocity  # type: ignore[method-assign]  # plays the network
+    x = head.sample(torch.zeros(1, C), torch.ones(1, 1, D).double(), HeadSampling(steps, solver, temperature=0.8))
+    return abs(float(x[0, 0]) - 0.8 * spread)
+
+
+def test_euler_is_of_first_order_and_heun_of_second() -> None:
+    euler, heun = ([flow_error(solver, steps) for steps in (20, 40)] for solver in ("euler", "heun"))
+    assert euler[0] / euler[1] == pytest.approx(2, rel=0.1)
+    assert heun[0] / heun[1] == pytest.approx(4, rel=0.15)
+    assert heun[1] < euler[1] / 10
+
+
+def test_a_mixture_is_sampled_exactly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weights, means and scales of known components, each within 4 standard errors; the temperature scales scales."""
+    head, count, tau = MixtureHead(D, C, width=8, depth=1, num_components=3), 30_000, 0.7
+    weights = torch.tensor([0.2, 0.5, 0.3])
+    means = torch.tensor([[-20.0, 0.0], [0.0, 1.0], [20.0, 2.0]])
+    scales = torch.tensor([[1.0, 0.5], [0.3, 2.0], [1.5, 1.0]])
+    known = Mixture(weights.log().expand(count, 3), means.expand(count, 3, D), scales.expand(count, 3, D))
+    monkeypatch.setattr(head, "mixture", lambda z: known)
+    sampling = HeadSampling(temperature=tau)
+    x = head.sample(torch.zeros(count, C), noise_for(head, sampling, count), sampling)
+    which = (x[:, 0] > -10).long() + (x[:, 0] > 10).long()
+    for k in range(3):
+        part = x[which == k]
+        weight = float(weights[k])
+        assert len(part) / count == pytest.approx(weight, abs=4 * math.sqrt(weight * (1 - weight) / count))
+        assert ((part.mean(dim=0) - means[k]).abs() < 4 * tau * scales[k] / math.sqrt(len(part))).all()
+        assert ((part.std(dim=0) - tau * scales[k]).abs() < 4 * tau * scales[k] / math.sqrt(2 * len(part))).all()
 
 
 @pytest.mark.parametrize("name", BUILD)
