@@ -222,8 +222,8 @@ def _settings(
         "source": source.settings(),
         "seconds": seconds,
         "allow_missing": allow_missing,
-        "tokenizer": {"class": type(tokenizer).__name__, **tokenizer.settings()},
-        "text": {"class": type(text_encoder).__name__, **text_encoder.settings()},
+        "tokenizer": {"class": type(tokenizer).__name__, **tokenizer.identity()},
+        "text": {"class": type(text_encoder).__name__, **text_encoder.identity()},
     }
     return dict(json.loads(json.dumps(settings)))
 

@@ -20,6 +20,7 @@ _MISSING = re.compile(r"the following arguments are required: ([^\n]+)")
 _UNKNOWN_CLASS = re.compile(
     r"Expected a dot import path string: (\S+)|Undefined (?:class|type) '?(\S+?)'?$", re.MULTILINE
 )
+_CLASS_AS_A_WHOLE = re.compile(r"\. Got value: Namespace\(.*")
 _BAD_VALUE = re.compile(r"(Expected an? (?!<class 'NoneType'>).*Got value: [^\n]*)")
 
 
@@ -31,6 +32,7 @@ def summarise_config_error(message: str, known_keys: Iterable[str], known_classe
         known_keys: argument names to suggest for a misspelt key.
         known_classes: class names that fit, by the last part of the key that takes them.
     """
+    message = _CLASS_AS_A_WHOLE.sub("", message)
     where = ".".join(_KEY.findall(message))
     if found := _UNKNOWN_KEY.search(message):
         key, place = found["a"] or found["b"] or found["c"], found["group"] or where or "the top level"

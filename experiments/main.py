@@ -4,13 +4,14 @@ import importlib
 import inspect
 import os
 import sys
+from argparse import ArgumentError
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from jsonargparse import ArgumentParser
 
-from experiments.errors import EXIT_USER_ERROR, user_errors
+from experiments.errors import EXIT_USER_ERROR, summarise_config_error, user_errors
 
 # Command -> (module, function, what it does). Names of two words are sub-commands.
 COMMANDS = {
@@ -42,12 +43,18 @@ def call(function: Callable[..., int | None], name: str, words: list[str]) -> in
     """Parse `words` by the signature and docstring of `function`, then call it.
 
     Every argument is an option, with - or _ in its name and no value needed for a switch; only a list of captions
-    stands on the line as it is. A list of files is an option that may be given several times.
+    stands on the line as it is. A list of files is an option that may be given several times. A part (a `Callable`
+    that gives a tokenizer, say) is the name of a class and its arguments, `--tokenizer NAME --tokenizer.path ...`; a
+    command that takes parts takes them from a YAML file too, with `--config`.
     """
     arguments = inspect.signature(function).parameters
+    parts = {key: kinds for key, argument in arguments.items() if (kinds := _classes(argument.annotation))}
     positional = [key for key, argument in arguments.items() if argument.annotation == list[str]]
     repeated = [key for key, argument in arguments.items() if argument.annotation == list[Path]]
-    parser = ArgumentParser(prog=f"mntp {name}", description=(function.__doc__ or "").partition("\n")[0])
+    description = (function.__doc__ or "").partition("\n")[0]
+    parser = ArgumentParser(prog=f"mntp {name}", description=description, exit_on_error=not parts)
+    if parts:
+        parser.add_argument("--config", action="config", help="YAML file of these options")
     for key in positional:
         parser.add_argument(key, nargs="+", type=str)
     for key in repeated:
@@ -55,8 +62,33 @@ def call(function: Callable[..., int | None], name: str, words: list[str]) -> in
         parser.add_argument(f"--{key}", action="append", type=str, required=True, metavar="FILE", help=again)
     parser.add_function_arguments(function, skip={*positional, *repeated})
     switches = {f"--{key}" for key, argument in arguments.items() if argument.annotation is bool}
-    options: dict[str, Any] = parser.parse_args([_option(word, switches) for word in words]).as_dict()
+    try:
+        parsed = parser.parse_args([_option(word, switches) for word in words])
+    except ArgumentError as error:
+        raise ValueError(f"mntp {name}: {_mistake(str(error), parts)}") from error
+    options: dict[str, Any] = parser.instantiate(parsed).as_dict()
+    options = {key: value for key, value in options.items() if key in arguments}
     return function(**options | {key: [Path(file) for file in options[key]] for key in repeated})
+
+
+def _classes(annotation: Any) -> list[type]:
+    """The classes that a part may be, of the abstract one in its annotation; none where it is no part."""
+    base = annotation if inspect.isclass(annotation) else next(iter(get_args(annotation)[1:]), None)
+    return _below(base) if inspect.isclass(base) and inspect.isabstract(base) else []
+
+
+def _below(base: type) -> list[type]:
+    return [found for cls in base.__subclasses__() for found in (cls, *_below(cls))]
+
+
+def _mistake(message: str, parts: dict[str, list[type]]) -> str:
+    """One line for what jsonargparse says; parts inside of parts count as well."""
+    if "Parser key" not in message:
+        return " ".join(message.split())
+    signatures = [inspect.signature(cls) for kinds in parts.values() for cls in kinds]
+    inner = {key: _classes(argument.annotation) for each in signatures for key, argument in each.parameters.items()}
+    names = {key: [cls.__name__ for cls in kinds] for key, kinds in (inner | parts).items()}
+    return summarise_config_error(message, inner, names).removeprefix("config: ")
 
 
 def _option(word: str, switches: set[str]) -> str:

@@ -1,5 +1,6 @@
 """`mntp prepare`: turn a folder of captioned sounds into a store."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -8,8 +9,8 @@ from rich.console import Console
 from data_modules.captioned_folder import CaptionedFolder
 from data_modules.prepare import UnusableClipsError, prepare_store
 from data_modules.store import Store
-from mntp.text.hashed import HashedText
-from mntp.tokenizers.mel import MelTokenizer
+from mntp.text import HashedText, TextEncoder
+from mntp.tokenizers import MelTokenizer, Tokenizer
 
 
 def prepare(
@@ -18,7 +19,9 @@ def prepare(
     out: Path,
     seconds: float = 2.56,
     windows: Literal["first", "all"] = "first",
-    token_dim: int = 32,
+    tokenizer: Callable[[], Tokenizer] = MelTokenizer,
+    text: Callable[[], TextEncoder] = HashedText,
+    token_dim: int | None = None,
     allow_missing: bool = False,
     overwrite: bool = False,
 ) -> None:
@@ -31,22 +34,35 @@ def prepare(
         out: folder of the store; appears when it is complete.
         seconds: length of a clip, a multiple of 0.16; shorter sounds are padded with silence.
         windows: cut longer sounds to their first window that is not silent, or into all of them.
-        token_dim: values per token, 1 to 256.
+        tokenizer: class of the tokenizer; its arguments follow as --tokenizer.<name>.
+        text: class of the text encoder; its arguments follow as --text.<name>.
+        token_dim: values per token of MelTokenizer, 1 to 256; short for --tokenizer.token_dim.
         allow_missing: leave out sounds that are missing, unreadable, empty, silent or not finite, and record them.
         overwrite: replace a store of other settings.
 
     Raises:
-        ValueError: the table or some sounds are wrong, or `out` is taken.
+        ValueError: the table or some sounds are wrong, `out` is taken, or a public model is not to be had.
         OSError: the disk is full.
     """
     source = CaptionedFolder(captions, audio, windows)
     try:
-        store = prepare_store(source, MelTokenizer(token_dim), HashedText(), out, seconds, allow_missing, overwrite)
+        store = prepare_store(source, _sized(tokenizer(), token_dim), text(), out, seconds, allow_missing, overwrite)
     except UnusableClipsError as error:
         _print_problems({"problems": [vars(problem) for problem in error.problems]})
         raise
     _print_problems(store.index["coverage"])
     _print_summary(store)
+
+
+def _sized(tokenizer: Tokenizer, token_dim: int | None) -> Tokenizer:
+    if token_dim is None:
+        return tokenizer
+    if isinstance(tokenizer, MelTokenizer):
+        return MelTokenizer(**tokenizer.settings() | {"token_dim": token_dim})
+    raise ValueError(
+        f"--token_dim {token_dim} is for MelTokenizer; a token of {type(tokenizer).__name__} has "
+        f"{tokenizer.token_dim} values: leave the option out"
+    )
 
 
 def _print_problems(coverage: dict[str, Any]) -> None:

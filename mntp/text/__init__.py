@@ -4,32 +4,42 @@ from collections.abc import Mapping
 from typing import Any
 
 from mntp.registry import build
-from mntp.text.base import TextEncoder
+from mntp.text.base import TextEncoder, text_spec
+from mntp.text.clap import ClapText
+from mntp.text.combined import CombinedText
+from mntp.text.flan_t5 import FlanT5
 from mntp.text.hashed import HashedText
+from mntp.text.laion import LaionClapText
 
-TEXT_ENCODERS: dict[str, type[TextEncoder]] = {cls.__name__: cls for cls in (HashedText,)}
+TEXT_ENCODERS: dict[str, type[TextEncoder]] = {
+    cls.__name__: cls for cls in (HashedText, CombinedText, ClapText, FlanT5, LaionClapText)
+}
 
-
-def text_spec(encoder: TextEncoder) -> dict[str, Any]:
-    """Describe a text encoder, so that `build_text_encoder` gives its equal.
-
-    Returns:
-        "class" and "fingerprint" (strings) and "settings" (JSON values).
-    """
-    return {
-        "class": type(encoder).__name__,
-        "settings": encoder.settings(),
-        "fingerprint": encoder.fingerprint(),
-    }
+__all__ = [
+    "TEXT_ENCODERS",
+    "ClapText",
+    "CombinedText",
+    "FlanT5",
+    "HashedText",
+    "LaionClapText",
+    "TextEncoder",
+    "build_text_encoder",
+    "text_spec",
+]
 
 
 def build_text_encoder(spec: Mapping[str, Any]) -> TextEncoder:
     """Build the text encoder that a spec describes.
 
     Raises:
-        ValueError: an unknown class, settings that it does not take, or another fingerprint than the spec's.
+        ValueError: an unknown class, settings that it does not take, another fingerprint than the spec's, or a public
+            model that is not to be had or holds other weights.
     """
-    encoder = build(spec, TEXT_ENCODERS, "text encoder")
+    parts = {
+        key: build_text_encoder(value) if isinstance(value, Mapping) and "class" in value else value
+        for key, value in spec["settings"].items()
+    }
+    encoder = build({**spec, "settings": parts}, TEXT_ENCODERS, "text encoder")
     if encoder.fingerprint() != spec["fingerprint"]:
         raise ValueError(
             f"text encoder {spec['class']} has fingerprint {encoder.fingerprint()}, expected {spec['fingerprint']}: "

@@ -24,14 +24,31 @@ class TextEncoder(ABC):
         """Embed captions; for each stream a list of float32 [length, dim] tensors, 1 <= length <= slots.
 
         Raises:
-            ValueError: a caption has no words; the message shows it.
+            ValueError: the encoder can make nothing of a caption; the message shows it.
         """
 
     @abstractmethod
     def settings(self) -> dict[str, Any]:
         """The constructor's arguments, as plain JSON values."""
 
+    def identity(self) -> dict[str, Any]:
+        """The settings that decide what comes out: all of them, unless one only says where something lies."""
+        return self.settings()
+
     def fingerprint(self) -> str:
-        """12 hex digits over class and settings."""
-        text = json.dumps([type(self).__name__, self.settings()], sort_keys=True)
+        """12 hex digits over class and identity: equal only for encoders that embed alike."""
+        text = json.dumps([type(self).__name__, self.identity()], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def text_spec(encoder: TextEncoder) -> dict[str, Any]:
+    """Describe a text encoder, so that `mntp.text.build_text_encoder` gives its equal.
+
+    Returns:
+        "class" and "fingerprint" (strings) and "settings" (JSON values).
+    """
+    return {
+        "class": type(encoder).__name__,
+        "settings": encoder.settings(),
+        "fingerprint": encoder.fingerprint(),
+    }

@@ -4,10 +4,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from mntp.registry import build
+from mntp.tokenizers.audioldm import AudioLDM
 from mntp.tokenizers.base import Tokenizer
 from mntp.tokenizers.mel import MelTokenizer
 
-TOKENIZERS: dict[str, type[Tokenizer]] = {cls.__name__: cls for cls in (MelTokenizer,)}
+__all__ = ["TOKENIZERS", "AudioLDM", "MelTokenizer", "Tokenizer", "build_tokenizer", "tokenizer_spec"]
+
+TOKENIZERS: dict[str, type[Tokenizer]] = {cls.__name__: cls for cls in (MelTokenizer, AudioLDM)}
 
 
 def tokenizer_spec(tokenizer: Tokenizer) -> dict[str, Any]:
@@ -19,7 +22,7 @@ def tokenizer_spec(tokenizer: Tokenizer) -> dict[str, Any]:
     return {
         "class": type(tokenizer).__name__,
         "settings": tokenizer.settings(),
-        "state": {name: tensor.detach().cpu().clone() for name, tensor in tokenizer.state_dict().items()},
+        "state": {name: tensor.detach().cpu().clone() for name, tensor in tokenizer.state().items()},
         "fingerprint": tokenizer.fingerprint(),
     }
 
@@ -28,11 +31,11 @@ def build_tokenizer(spec: Mapping[str, Any]) -> Tokenizer:
     """Build the tokenizer that a spec describes, in evaluation mode.
 
     Raises:
-        ValueError: an unknown class, settings or state that don't fit it, or content that does not match the
-            spec's fingerprint.
+        ValueError: an unknown class, settings or state that don't fit it, content that does not match the
+            spec's fingerprint, or a public model that is not to be had or holds other weights.
     """
     tokenizer = build(spec, TOKENIZERS, "tokenizer")
-    expected, state = tokenizer.state_dict(), spec["state"]
+    expected, state = tokenizer.state(), spec["state"]
     wrong = [name for name in expected if name not in state or state[name].shape != expected[name].shape]
     wrong += [name for name in state if name not in expected]
     if wrong:
@@ -40,7 +43,7 @@ def build_tokenizer(spec: Mapping[str, Any]) -> Tokenizer:
             f"the state of tokenizer {spec['class']} does not fit its settings {spec['settings']}: wrong or missing "
             f"{', '.join(sorted(wrong))}; prepare the store again"
         )
-    tokenizer.load_state_dict(dict(state))
+    tokenizer.load_state_dict(dict(state), strict=False)  # its names were compared; weights of public models are there
     if tokenizer.fingerprint() != spec["fingerprint"]:
         raise ValueError(
             f"the state of tokenizer {spec['class']} has fingerprint {tokenizer.fingerprint()}, expected "

@@ -12,7 +12,8 @@ class Tokenizer(nn.Module, ABC):
     """Turns waveforms into tokens and back.
 
     Tokens are time-major: `tokens_per_slice` tokens (frequency, inner) for each time slice (outer). What the
-    tokenizer learned from data lives in its buffers, so that it travels with a store and with a checkpoint.
+    tokenizer learned from data lives in its buffers, so that it travels with a store and with a checkpoint; weights
+    of a public model don't (`state`), they are loaded again and compared by their hash.
     """
 
     sample_rate: ClassVar[int] = 16_000
@@ -32,6 +33,14 @@ class Tokenizer(nn.Module, ABC):
     def settings(self) -> dict[str, Any]:
         """The constructor's arguments, as plain JSON values."""
 
+    def identity(self) -> dict[str, Any]:
+        """The settings that decide what comes out: all of them, unless one only says where something lies."""
+        return self.settings()
+
+    def state(self) -> dict[str, Tensor]:
+        """The tensors that travel with a store and with a checkpoint: all of them, unless they can be loaded again."""
+        return self.state_dict()
+
     def num_tokens(self, samples: int) -> int:
         """Tokens of a clip of `samples` samples.
 
@@ -47,9 +56,9 @@ class Tokenizer(nn.Module, ABC):
         return slices * self.tokens_per_slice
 
     def fingerprint(self) -> str:
-        """12 hex digits over class, settings and every buffer: equal only for tokenizers that encode alike."""
-        digest = hashlib.sha256(json.dumps([type(self).__name__, self.settings()], sort_keys=True).encode())
-        for name, tensor in sorted(self.state_dict().items()):
+        """12 hex digits over class, identity and state: equal only for tokenizers that encode alike."""
+        digest = hashlib.sha256(json.dumps([type(self).__name__, self.identity()], sort_keys=True).encode())
+        for name, tensor in sorted(self.state().items()):
             digest.update(name.encode())
             digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()[:12]
