@@ -78,7 +78,8 @@ def _classes(annotation: Any) -> list[type]:
 
 
 def _below(base: type) -> list[type]:
-    return [found for cls in base.__subclasses__() for found in (cls, *_below(cls))]
+    direct: list[type] = base.__subclasses__()
+    return [found for cls in direct for found in (cls, *_below(cls))]
 
 
 def _mistake(message: str, parts: dict[str, list[type]]) -> str:

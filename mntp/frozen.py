@@ -9,15 +9,13 @@ import hashlib
 import json
 import pickle
 from collections.abc import Iterator, Mapping
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from torch import Tensor, nn
+from torch import Tensor
 
 from mntp.hub import checkpoint_folder
-
-Model = TypeVar("Model", bound=nn.Module)
 
 # What the libraries stumble with over files that are damaged or of another kind.
 _DAMAGE = (
@@ -30,11 +28,11 @@ _VOCABULARY_STEP = 128
 _PROBE = "A dog's bark, 3 times;  Öl & 雨 🔔\n"
 
 
-def load_model(cls: type[Model], path: str, subfolder: str = "") -> Model:
+def load_model(cls: Any, path: str, subfolder: str = "") -> Any:
     """Load a model of transformers or diffusers in float32, in evaluation mode, without gradients.
 
     Args:
-        cls: its class.
+        cls: its class, with `from_pretrained`.
         path: a local folder or a name on the hub (see `checkpoint_folder`).
         subfolder: the part of the checkpoint that holds it.
 
@@ -42,10 +40,9 @@ def load_model(cls: type[Model], path: str, subfolder: str = "") -> Model:
         ValueError: it is not to be had, is damaged, is of another kind, or lacks weights.
     """
     folder = checkpoint_folder(path, "model", subfolder)
-    loader: Any = cls
     try:
         with _quiet():
-            model, info = loader.from_pretrained(folder, local_files_only=True, output_loading_info=True)
+            model, info = cls.from_pretrained(folder, local_files_only=True, output_loading_info=True)
     except _DAMAGE as error:
         reason = " ".join(str(error).split())[:300]
         raise ValueError(f"{folder}: can't be loaded as {cls.__name__} ({reason}); get the checkpoint anew") from error
@@ -55,8 +52,7 @@ def load_model(cls: type[Model], path: str, subfolder: str = "") -> Model:
             f"{folder}: lacks {len(absent)} weights of {cls.__name__} ({', '.join(absent[:3])}, ...); expected a "
             "whole checkpoint of that model"
         )
-    frozen: Model = model.float().eval().requires_grad_(False)
-    return frozen
+    return model.float().eval().requires_grad_(False)
 
 
 def load_text_tokenizer(path: str, vocab_size: int) -> Any:

@@ -65,8 +65,8 @@ class AudioLDM(Tokenizer):
         self.path = str(path)
         self.posterior = posterior
         self.seed = seed
-        self.vae = load_model(AutoencoderKL, self.path, "vae")
-        self.vocoder = load_model(SpeechT5HifiGan, self.path, "vocoder")
+        self.vae: Any = load_model(AutoencoderKL, self.path, "vae")
+        self.vocoder: Any = load_model(SpeechT5HifiGan, self.path, "vocoder")
         _check_vae(self.path, self.vae.config)
         _check_vocoder(self.path, self.vocoder.config)
         self.scaling_factor = float(self.vae.config.scaling_factor)
@@ -118,16 +118,18 @@ class AudioLDM(Tokenizer):
         """Latents [1, 8, T / 4, 16] of waveform [1, samples], not yet scaled."""
         log_mel = self.log_mel(waveform.to(self.log_mel.window.device))
         posterior = self.vae.encode(log_mel[:, None]).latent_dist
+        mean: Tensor = posterior.mean
         if self.posterior == "mean":
-            return posterior.mean
+            return mean
         content = hashlib.sha256(waveform.detach().cpu().contiguous().numpy().data).hexdigest()
-        noise = torch.randn(posterior.mean.shape, generator=make_generator("AudioLDM", self.seed, content))
-        return posterior.mean + posterior.std * noise.to(posterior.mean.device)
+        noise = torch.randn(mean.shape, generator=make_generator("AudioLDM", self.seed, content))
+        return mean + posterior.std * noise.to(mean.device)
 
     def _waveform(self, latents: Tensor) -> Tensor:
         """Waveform [1, T * 160] of latents [1, 8, T / 4, 16]; the vocoder makes 32 samples more, cut at the end."""
         log_mel = self.vae.decode(latents.to(self.log_mel.window.device)).sample[:, 0]
-        return self.vocoder(log_mel)[:, : log_mel.shape[1] * HOP]
+        waveform: Tensor = self.vocoder(log_mel)
+        return waveform[:, : log_mel.shape[1] * HOP]
 
 
 def patchify(latents: Tensor) -> Tensor:

@@ -137,7 +137,7 @@ def test_a_tokenizer_travels_as_a_spec(fitted: MelTokenizer) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"class": "MelTokeniser"}, "unknown tokenizer class 'MelTokeniser'; known: MelTokenizer; did you mean"),
+        ({"class": "MelTokeniser"}, "unknown tokenizer class 'MelTokeniser'; known: AudioLDM, MelTokenizer; did you mean"),
         ({"settings": {"token_dims": 32}}, "does not take its settings.*token_dims"),
         ({"settings": {"token_dim": 16}}, "does not fit its settings.*components, scale"),
         ({"state": {}}, "components, explained_variance, mean, scale"),
@@ -175,4 +175,12 @@ def test_misuse_is_answered_in_words(fitted: MelTokenizer) -> None:
 
 
 def test_the_registry_names_classes_as_they_are_called() -> None:
-    assert {name: cls.__name__ for name, cls in TOKENIZERS.items()} == {"MelTokenizer": "MelTokenizer"}
+    assert {name: cls.__name__ for name, cls in TOKENIZERS.items()} == {name: name for name in TOKENIZERS}
+    assert set(TOKENIZERS) == {"MelTokenizer", "AudioLDM"}
+
+
+def test_the_fingerprint_never_changes() -> None:
+    """Stores and checkpoints depend on it: a value from the first release."""
+    tokenizer = MelTokenizer(token_dim=2)
+    tokenizer.components[0, 0] = 1
+    assert tokenizer.fingerprint() == "9f98a78f4d0f"
