@@ -98,7 +98,7 @@ def _download(path: str, kind: str, subfolder: str) -> Path:
         chosen = [next(name for name in group if prefix + name in names) for group in _NEEDED[kind]]
         shards = [name.replace(".index.json", "").replace(".", "-*.", 1) for name in chosen if "index" in name]
         files = [prefix + name for name in (*chosen, *shards, *_MORE[kind])]
-        return Path(snapshot_download(path, revision=info.sha, allow_patterns=files)) / subfolder
+        return Path(snapshot_download(path, allow_patterns=files)) / subfolder
     except (OSError, HTTPError) as error:
         known = isinstance(error, RepositoryNotFoundError)
         reason = "it has no such model, or a private one" if known else f"{type(error).__name__}: {error}"

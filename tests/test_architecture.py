@@ -58,7 +58,7 @@ def test_the_method_is_layered_and_backbones_and_heads_do_not_know_each_other() 
         if part == "__init__":
             continue
         used = {name.split(".")[1] for name in imports(path) if name.startswith("mntp.")} - {part}
-        assert all(level[other] < level[part] or {other, part} <= LAYERS[3] for other in used), f"{path}: {used}"
+        assert all(level[other] < level[part] or {other, part} <= LAYERS[2] for other in used), f"{path}: {used}"
 
 
 def test_nothing_unsafe_or_left_over() -> None:

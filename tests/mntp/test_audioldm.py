@@ -1,4 +1,4 @@
-"""AudioLDM's tokens: order and inverse, the mel that the VAE hears, lengths, neighbours, and checkpoints that don't fit."""
+"""AudioLDM's tokens: their order and its inverse, the mel that is heard, lengths, and checkpoints that don't fit."""
 
 import math
 import shutil

@@ -113,7 +113,7 @@ def test_an_encoder_travels_as_a_spec() -> None:
     assert isinstance(twin, HashedText)
     assert twin.settings() == {"dim": 8, "slots": 3}
     assert all(cls.__name__ == name for name, cls in TEXT_ENCODERS.items())
-    with pytest.raises(ValueError, match="unknown text encoder class 'HashText'; known: .*; did you mean 'HashedText'"):
+    with pytest.raises(ValueError, match=r"unknown text encoder class 'HashText'; .*; did you mean 'HashedText'"):
         build_text_encoder(spec | {"class": "HashText"})
     with pytest.raises(ValueError, match="altered"):
         build_text_encoder(spec | {"settings": {"dim": 8, "slots": 4}})

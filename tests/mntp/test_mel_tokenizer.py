@@ -137,7 +137,10 @@ def test_a_tokenizer_travels_as_a_spec(fitted: MelTokenizer) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"class": "MelTokeniser"}, "unknown tokenizer class 'MelTokeniser'; known: AudioLDM, MelTokenizer; did you mean"),
+        (
+            {"class": "MelTokeniser"},
+            "unknown tokenizer class 'MelTokeniser'; known: AudioLDM, MelTokenizer; did you mean",
+        ),
         ({"settings": {"token_dims": 32}}, "does not take its settings.*token_dims"),
         ({"settings": {"token_dim": 16}}, "does not fit its settings.*components, scale"),
         ({"state": {}}, "components, explained_variance, mean, scale"),
