@@ -20,6 +20,12 @@ class AudioWriter(BasePredictionWriter):
     def __init__(self) -> None:
         super().__init__(write_interval="batch")
 
+    def on_predict_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Build the tokenizer once; a public model is loaded with it."""
+        assert isinstance(pl_module, AudioSystem)
+        assert pl_module.front_end is not None
+        self._tokenizer = build_tokenizer(pl_module.front_end["tokenizer"])
+
     def write_on_batch_end(
         self,
         trainer: L.Trainer,
@@ -31,10 +37,7 @@ class AudioWriter(BasePredictionWriter):
         dataloader_idx: int,
     ) -> Any:
         """Decode and write one batch of tokens [B, N, D]."""
-        assert isinstance(pl_module, AudioSystem)
-        assert pl_module.front_end is not None
         folder = Path(trainer.log_dir or trainer.default_root_dir) / "predictions"
         folder.mkdir(parents=True, exist_ok=True)
-        waveforms = build_tokenizer(pl_module.front_end["tokenizer"]).decode(prediction.cpu())
-        for row, waveform in zip(batch.index.tolist(), waveforms, strict=True):
+        for row, waveform in zip(batch.index.tolist(), self._tokenizer.decode(prediction.cpu()), strict=True):
             write_audio(folder / f"{row:06d}.wav", waveform)

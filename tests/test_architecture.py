@@ -88,3 +88,24 @@ def test_importing_everything_writes_nothing_and_opens_no_socket(tmp_path: Path)
     assert done.returncode == 0, done.stderr
     assert done.stdout == ""
     assert list(tmp_path.iterdir()) == []
+
+
+def test_libraries_of_public_models_are_imported_only_with_a_model(tmp_path: Path) -> None:
+    """Lightning's torchmetrics imports the top of transformers where it is installed; no model and no diffusers."""
+    code = (
+        "import sys\n"
+        "from mntp.text import HashedText\n"
+        "from mntp.tokenizers import MelTokenizer\n"
+        "HashedText(), MelTokenizer()\n"
+        "import experiments.cli, experiments.run, experiments.generate, experiments.prepare\n"
+        "heavy = ('diffusers', 'transformers.models.clap', 'transformers.models.t5', 'transformers.modeling_utils')\n"
+        "print(sorted(name for name in heavy if name in sys.modules))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.stdout == "[]\n", done.stderr
+    for path in (path for package in PACKAGES for path in files(package)):
+        top = {node for node in ast.parse(path.read_text()).body if isinstance(node, ast.Import | ast.ImportFrom)}
+        names = {alias.name for node in top if isinstance(node, ast.Import) for alias in node.names}
+        names |= {node.module or "" for node in top if isinstance(node, ast.ImportFrom)}
+        lazily = {"transformers", "diffusers", "huggingface_hub", "laion_clap"}
+        assert not lazily & {name.partition(".")[0] for name in names}, path
