@@ -46,8 +46,10 @@ def load_model(cls: Any, path: str, subfolder: str = "") -> Any:
     except _DAMAGE as error:
         reason = " ".join(str(error).split())[:300]
         raise ValueError(f"{folder}: can't be loaded as {cls.__name__} ({reason}); get the checkpoint anew") from error
-    # The libraries go on with random numbers in the place of what is missing.
-    if absent := sorted(str(name) for name in info["missing_keys"]):
+    # The libraries go on with random numbers in the place of what is missing. Indices are no weights: they are
+    # constants, which files of other versions don't hold.
+    indices = {name for name, tensor in model.state_dict().items() if not tensor.is_floating_point()}
+    if absent := sorted(set(info["missing_keys"]) - indices):
         raise ValueError(
             f"{folder}: lacks {len(absent)} weights of {cls.__name__} ({', '.join(absent[:3])}, ...); expected a "
             "whole checkpoint of that model"
@@ -89,10 +91,13 @@ def load_text_tokenizer(path: str, vocab_size: int) -> Any:
 def content_hash(weights: Mapping[str, Tensor], **facts: object) -> str:
     """12 hex digits over tensors by name, and over facts that no tensor shows (JSON values).
 
-    The format and place of the files, and the dtype that the weights were kept in, don't count.
+    The format and place of the files, and the dtype that the weights were kept in, don't count; nor do constants, such
+    as indices.
     """
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
     for name, tensor in sorted(weights.items()):
+        if not tensor.is_floating_point():
+            continue
         digest.update(f"{name} {list(tensor.shape)}".encode())
         digest.update(tensor.detach().float().cpu().contiguous().numpy().data)
     return digest.hexdigest()[:12]
