@@ -130,19 +130,26 @@ def default_device() -> torch.device:
 
 @contextlib.contextmanager
 def float32() -> Iterator[None]:
-    """Compute in float32 proper, whatever the training around has set: no autocast, no TensorFloat-32."""
-    precision = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
+    """Compute without gradients in float32 proper, and alike each time, whatever the training around has set.
+
+    That is: no autocast, no TensorFloat-32, no choice of algorithms by their speed.
+    """
+    cudnn: Any = torch.backends.cudnn
+    wanted = (
+        (torch.backends.cuda.matmul, "fp32_precision", "ieee"),
+        (cudnn.conv, "fp32_precision", "ieee"),
+        (cudnn, "deterministic", True),
+        (cudnn, "benchmark", False),
+    )
+    before = [(flags, name, getattr(flags, name)) for flags, name, _ in wanted]
     try:
-        with (
-            torch.autocast("cuda", enabled=False),
-            torch.autocast("cpu", enabled=False),
-            torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False),
-            torch.no_grad(),
-        ):
+        for flags, name, value in wanted:
+            setattr(flags, name, value)
+        with torch.autocast("cuda", enabled=False), torch.autocast("cpu", enabled=False), torch.no_grad():
             yield
     finally:
-        torch.set_float32_matmul_precision(precision)
+        for flags, name, value in before:
+            setattr(flags, name, value)
 
 
 @contextlib.contextmanager
