@@ -39,7 +39,9 @@ def write_audioldm(folder: Path, vae: dict[str, Any] | None = None, vocoder: dic
     blocks = {"down_block_types": ("DownEncoderBlock2D",) * depth, "up_block_types": ("UpDecoderBlock2D",) * depth}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        AutoencoderKL(**sizes, **blocks).save_pretrained(folder / "vae")
+        autoencoder = AutoencoderKL(**sizes, **blocks)
+        autoencoder.quant_conv.bias.data[sizes["latent_channels"] :] -= 2  # else variances are about 1
+        autoencoder.save_pretrained(folder / "vae")
         generator = SpeechT5HifiGan(SpeechT5HifiGanConfig(**{**VOCODER, **(vocoder or {})}))
         for module in generator.modules():  # the class initialises so small that nothing is heard
             if isinstance(module, (torch.nn.Conv1d, torch.nn.ConvTranspose1d)):
