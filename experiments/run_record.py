@@ -18,7 +18,7 @@ from mntp.files import atomic_write
 
 EXIT_HELD = 3
 LOCK_TRIES, LOCK_PAUSE_SECONDS = 5, 0.05
-RECORDED_PACKAGES = ("torch", "lightning", "numpy", "safetensors", "torchaudio")
+RECORDED_PACKAGES = ("torch", "lightning", "numpy", "safetensors", "torchaudio", "transformers", "diffusers")
 
 
 def final_checkpoint(run_dir: Path) -> Path:

@@ -18,8 +18,7 @@ MAY_IMPORT = {
 # Inside mntp, from the bottom up; a part imports only from lines above its own (and from its own).
 LAYERS = (
     {"files", "checkpoints", "seeding", "layers", "registry", "batch", "hub"},
-    {"audio", "frozen"},
-    {"laion_clap"},
+    {"audio", "frozen", "laion_clap"},
     {"masking", "guidance", "conditioning", "tokenizers", "text", "metrics"},
     {"backbones", "heads"},
     {"pretrained"},

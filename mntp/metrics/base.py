@@ -1,14 +1,13 @@
 """What a network that hears clips is: its way of reading files, its outputs by name, its fingerprint."""
 
-import contextlib
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar
 
-import torch
 from torch import Tensor, nn
+
+from mntp.frozen import float32
 
 
 class AudioNetwork(nn.Module, ABC):
@@ -48,7 +47,7 @@ class AudioNetwork(nn.Module, ABC):
             For each name of `outputs` a tensor [B, ...], float32.
         """
         assert not self.training, "clips of a batch would influence each other: call eval() first"
-        with torch.no_grad(), exact_float32(waveform.device):
+        with float32():
             return self.hear(waveform)
 
     def fingerprint(self) -> str:
@@ -63,17 +62,3 @@ def hash_weights(network: nn.Module, description: str) -> str:
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()[:12]
-
-
-@contextlib.contextmanager
-def exact_float32(device: torch.device) -> Iterator[None]:
-    """Keep TF32, on by default for cuDNN's convolutions, and a caller's autocast away from what runs inside."""
-    convolutions, products = torch.backends.cudnn.allow_tf32, torch.get_float32_matmul_precision()
-    torch.backends.cudnn.allow_tf32 = False
-    torch.set_float32_matmul_precision("highest")
-    try:
-        with torch.autocast(device.type, enabled=False):
-            yield
-    finally:
-        torch.backends.cudnn.allow_tf32 = convolutions
-        torch.set_float32_matmul_precision(products)

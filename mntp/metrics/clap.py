@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Self
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torchaudio.functional import resample
 
+from mntp.frozen import float32
 from mntp.laion_clap import TOKENIZER, embed_captions, load_laion_clap, load_tokenizer
-from mntp.metrics.base import AudioNetwork, exact_float32
+from mntp.metrics.base import AudioNetwork
 from mntp.metrics.loading import read_clip
 from mntp.metrics.spectrograms import DecibelMel
 
@@ -70,5 +70,5 @@ class ClapScorer(AudioNetwork):
 
     def embed_text(self, captions: Sequence[str]) -> Tensor:
         """Embed captions as [n, 512] float32 of unit length, on the network's device."""
-        with exact_float32(torch.device(self.model.device.type)):
+        with float32():
             return embed_captions(self.model, self.tokenizer, captions)

@@ -64,9 +64,9 @@ class ClapText(TextEncoder):
     def _load(self) -> tuple[Any, Any]:
         """The model and its text tokenizer."""
         if Path(self.path).suffix == ".pt":
-            from mntp.laion_clap import load_laion_clap  # type: ignore[import-not-found]
+            from mntp.laion_clap import load_laion_clap
 
-            model = load_laion_clap(Path(self.path).expanduser()).float().eval().requires_grad_(False)
+            model = load_laion_clap(Path(self.path).expanduser())
             return model, load_text_tokenizer(self.tokenizer, model.config.text_config.vocab_size)
         from transformers import ClapModel
 

@@ -9,7 +9,7 @@ import soundfile
 import torch
 
 from mntp.audio import AudioError
-from mntp.metrics.base import AudioNetwork, exact_float32
+from mntp.metrics.base import AudioNetwork
 from mntp.metrics.clap import ClapScorer
 from mntp.metrics.cnn14 import Cnn14
 from mntp.metrics.judge import Judge
@@ -123,19 +123,3 @@ def test_the_judges_fingerprint_is_that_of_the_judges_in_use() -> None:
         for tensor in judge.state_dict().values():
             tensor.fill_(1)
     assert judge.fingerprint() == "b4f6bdda5830"
-
-
-def test_tf32_is_off_inside_and_as_before_outside() -> None:
-    convolutions, products = torch.backends.cudnn.allow_tf32, torch.get_float32_matmul_precision()
-    try:
-        torch.backends.cudnn.allow_tf32 = True
-        torch.set_float32_matmul_precision("medium")
-        with pytest.raises(KeyError), exact_float32(CPU):
-            assert not torch.backends.cudnn.allow_tf32
-            assert torch.get_float32_matmul_precision() == "highest"
-            raise KeyError
-        assert torch.backends.cudnn.allow_tf32
-        assert torch.get_float32_matmul_precision() == "medium"
-    finally:
-        torch.backends.cudnn.allow_tf32 = convolutions
-        torch.set_float32_matmul_precision(products)
