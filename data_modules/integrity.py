@@ -6,13 +6,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+from data_modules.storage import Folder
 from mntp.files import atomic_write
 
 VERIFIED = ".verified.json"
 
 
-def verify_files(folder: Path, entries: dict[str, dict[str, Any]], remedy: str) -> None:
-    """Check files of a folder against their recorded `bytes` and `sha256`.
+def verify_files(folder: Folder, entries: dict[str, dict[str, Any]], remedy: str) -> None:
+    """Check files of a folder against their recorded `bytes` and `sha256`, of a remote one against `bytes` alone.
 
     What was checked is remembered in `.verified.json`, with its size and modification time; a folder that can't
     be written is checked anew every time.
@@ -25,14 +26,29 @@ def verify_files(folder: Path, entries: dict[str, dict[str, Any]], remedy: str) 
     Raises:
         ValueError: a file is missing, truncated or altered; the message names it.
     """
-    remembered = _read_verified(folder / VERIFIED)
-    stamps = {name: _check_size(folder / name, entry["bytes"], remedy) for name, entry in entries.items()}
+    if folder.path is None:
+        for name, entry in entries.items():
+            _check_remote(folder, name, entry["bytes"], remedy)
+        return
+    path = folder.path
+    remembered = _read_verified(path / VERIFIED)
+    stamps = {name: _check_size(path / name, entry["bytes"], remedy) for name, entry in entries.items()}
     for name, stamp in stamps.items():
         if remembered.get(name) != stamp:
-            _check_content(folder / name, entries[name]["sha256"], remedy)
+            _check_content(path / name, entries[name]["sha256"], remedy)
     if remembered != stamps:
-        with contextlib.suppress(OSError), atomic_write(folder / VERIFIED) as file:
+        with contextlib.suppress(OSError), atomic_write(path / VERIFIED) as file:
             json.dump(stamps, file)
+
+
+def check_file(path: Path, entry: dict[str, Any], remedy: str) -> None:
+    """Check one file against its recorded `bytes` and `sha256`.
+
+    Raises:
+        ValueError: it is missing, truncated or altered; the message names it.
+    """
+    _check_size(path, entry["bytes"], remedy)
+    _check_content(path, entry["sha256"], remedy)
 
 
 def _read_verified(path: Path) -> dict[str, list[int]]:
@@ -40,6 +56,12 @@ def _read_verified(path: Path) -> dict[str, list[int]]:
         return dict(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, TypeError, ValueError):
         return {}
+
+
+def _check_remote(folder: Folder, name: str, expected: int, remedy: str) -> None:
+    found = folder.open(name).size() if folder.is_file(name) else None
+    if found != expected:
+        raise ValueError(f"{folder / name}: {found} bytes, expected {expected}; {remedy}")
 
 
 def _check_size(path: Path, expected: int, remedy: str) -> list[int]:
