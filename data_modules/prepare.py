@@ -40,6 +40,8 @@ BATCH = 32
 ROWS_PER_PIECE = 256
 # Training sounds, spread evenly, from which a tokenizer learns at most.
 MAX_FITTED = 4096
+# Of each process, on any machine: another number rounds sums differently, and gives a store another fingerprint.
+THREADS = 2
 # Clips of the validation split on which the tokenizer's reconstruction error is measured.
 NUM_RECONSTRUCTED = 32
 
@@ -90,11 +92,11 @@ def prepare_store(
     job = Preparation(source, tokenizer, text_encoder, out, seconds, allow_missing, overwrite, processes, device)
     if not job.is_done():
         with disk_errors(out):
-            job.work(0, [(job, number) for number in range(1, processes)])
+            survey = job.work(0, [(job, number) for number in range(1, processes)])
         with locked(out):
-            if not job.is_done():
-                with disk_errors(out):
-                    job.assemble()
+            if survey is not None and not job.is_done():
+                with disk_errors(out), _fixed_threads():
+                    job.assemble(survey)
     return Store(out)
 
 
@@ -134,26 +136,26 @@ class Preparation:
         fresh = self._replaced != _stamp(self.out / INDEX)  # another process has finished it in the meantime
         return _is_prepared(self.out, self.settings, self.overwrite and not fresh)
 
-    def work(self, number: int, others: list[tuple["Preparation", int]]) -> None:
-        """Do this process' share of all pieces, and return when all of them are done.
+    def work(self, number: int, others: list[tuple["Preparation", int]]) -> Survey | None:
+        """Do this process' share of all pieces, and return when all of them are done; None if the store is finished.
 
         Args:
             number: of this process among those of this preparation.
             others: what further processes are to be started with.
         """
-        with locked(self.out, shared=True), helpers(_help, others), _one_thread(), _memory_errors():
+        with locked(self.out, shared=True), helpers(_help, others), _fixed_threads(), _memory_errors():
             if self.is_done():
-                return
+                return None
             self.folder.mkdir(exist_ok=True)
             worker = _worker(number, self.processes)
             survey = self._survey(worker)
             survey.check(self.allow_missing, isinstance(self.tokenizer, LearnsFromSound))
             self._fit(survey)
             self._encode(survey, worker)
+            return survey
 
-    def assemble(self) -> None:
+    def assemble(self, survey: Survey) -> None:
         """Put the store together from finished pieces, and remove them."""
-        survey = Survey(self.source, _findings(self._readings()))
         tokenizer = self._load_tokenizer(survey)
         pieces = self._encodings(survey)
         clips: list[ClipRow] = []
@@ -349,10 +351,9 @@ def _device(kind: str, number: int) -> torch.device:
 
 
 @contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
-    """Compute in one thread: in more, sums may round differently, and processes use the cores better."""
+def _fixed_threads() -> Iterator[None]:
     before = torch.get_num_threads()
-    torch.set_num_threads(1)
+    torch.set_num_threads(THREADS)
     try:
         yield
     finally:

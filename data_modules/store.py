@@ -26,9 +26,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors.torch
 import torch
 from numpy.typing import NDArray
+from safetensors.torch import load as load_tensors
 from torch import Tensor
 
 from data_modules.integrity import verify_files
@@ -220,7 +220,7 @@ class Store:
             `tokenizer` (for `mntp.tokenizers.build_tokenizer`), `text` (for `mntp.text.build_text_encoder`), and
             `samples`, `num_tokens` and `token_dim` of a clip.
         """
-        state = safetensors.torch.load(self._folder.read_bytes("tokenizer.safetensors"))
+        state = load_tensors(self._folder.read_bytes("tokenizer.safetensors"))
         num_tokens, token_dim = self._shard(0).shape.tokens
         return {
             "tokenizer": {**self.index["tokenizer"], "state": state},

@@ -19,6 +19,7 @@ COMMANDS = {
     "evaluate": ("experiments.evaluate", "evaluate", "score a folder of generated audio against references"),
     "params": ("experiments.params", "params", "count the parameters of each part of a config's model"),
     "laws": ("experiments.laws", "laws", "draw the masking schedules of a matrix"),
+    "bench load": ("experiments.bench.load", "load", "measure how fast clips are read, beside what training takes"),
     "ablate plan": ("experiments.ablate.cli", "plan", "show the cells of a matrix and what is done"),
     "ablate run": ("experiments.ablate.cli", "run", "run the cells that are missing, then gather the tables"),
     "ablate status": ("experiments.ablate.cli", "status", "show the state of every cell"),
