@@ -157,7 +157,8 @@ class Store:
         A store that was prepared before splits were counted gives the count of all of them.
         """
         counts = self.index["coverage"]
-        counts = counts.get("splits", {}).get(split, {"stored": 0, "rows": 0} if "splits" in counts else counts)
+        if split is not None and "splits" in counts:
+            counts = counts["splits"].get(split, {"stored": 0, "rows": 0})
         return Coverage(counts["stored"], counts["rows"])
 
     def read(self, rows: Sequence[int]) -> TokenBatch:
