@@ -143,6 +143,7 @@ class LatentDataModule(LightningDataModule):
                 HashedText(),
                 self.path,
                 seconds=self.corpus.seconds,
+                threads=2,  # as the stores had that are there already
             )
         Store(self.path).verify()
 

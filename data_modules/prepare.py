@@ -12,6 +12,7 @@ import itertools
 import json
 import math
 import os
+import re
 import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -40,10 +41,9 @@ BATCH = 32
 ROWS_PER_PIECE = 256
 # Training sounds, spread evenly, from which a tokenizer learns at most.
 MAX_FITTED = 4096
-# Of each process, on any machine: another number rounds sums differently, and gives a store another fingerprint.
-THREADS = 2
 # Clips of the validation split on which the tokenizer's reconstruction error is measured.
 NUM_RECONSTRUCTED = 32
+_OUT_OF_MEMORY = re.compile("out of memory|can't allocate memory|not enough memory", re.IGNORECASE)
 
 
 @runtime_checkable
@@ -67,6 +67,7 @@ def prepare_store(
     overwrite: bool = False,
     processes: int = 1,
     device: str = "cpu",
+    threads: int = 1,
 ) -> Store:
     """Prepare a store, or open it if it was prepared with the same settings.
 
@@ -82,6 +83,7 @@ def prepare_store(
         overwrite: replace a store of other settings.
         processes: how many work here; with more than one, a script that calls this must be importable.
         device: of the tokenizer, `cpu` or `cuda`; process i takes the i-th GPU.
+        threads: of each process, on any machine; another number rounds sums differently.
 
     Raises:
         UnusableClipsError: some sounds can't be used; lists all of them.
@@ -89,13 +91,15 @@ def prepare_store(
             is no sound to train on; a piece of work was altered on disk.
         OSError: the disk is full or can't be written, or memory ran out; an older store and what was done are kept.
     """
-    job = Preparation(source, tokenizer, text_encoder, out, seconds, allow_missing, overwrite, processes, device)
+    job = Preparation(
+        source, tokenizer, text_encoder, out, seconds, allow_missing, overwrite, processes, device, threads
+    )
     if not job.is_done():
         with disk_errors(out):
             survey = job.work(0, [(job, number) for number in range(1, processes)])
         with locked(out):
             if survey is not None and not job.is_done():
-                with disk_errors(out), _fixed_threads():
+                with disk_errors(out), _use_threads(threads):
                     job.assemble(survey)
     return Store(out)
 
@@ -114,6 +118,7 @@ class Preparation:
         overwrite: bool,
         processes: int,
         device: str,
+        threads: int,
     ) -> None:
         if processes < 1:
             raise ValueError(f"got {processes} processes; expected at least 1")
@@ -128,6 +133,7 @@ class Preparation:
         self.overwrite = overwrite
         self.processes = processes
         self.device = device
+        self.threads = threads
         self.settings = _settings(source, tokenizer, text_encoder, seconds, allow_missing)
         self._replaced = _stamp(out / INDEX)
 
@@ -143,7 +149,7 @@ class Preparation:
             number: of this process among those of this preparation.
             others: what further processes are to be started with.
         """
-        with locked(self.out, shared=True), helpers(_help, others), _fixed_threads(), _memory_errors():
+        with locked(self.out, shared=True), helpers(_help, others), _use_threads(self.threads):
             if self.is_done():
                 return None
             self.folder.mkdir(exist_ok=True)
@@ -204,7 +210,8 @@ class Preparation:
                 first = place * ROWS_PER_PIECE
                 findings = []
                 for row in self.source.rows[first : first + ROWS_PER_PIECE]:
-                    findings.append(dataclasses.asdict(self.source.inspect(row, self.samples)))
+                    with _memory_errors(row.file):
+                        findings.append(dataclasses.asdict(self.source.inspect(row, self.samples)))
                     advance(1)
                 return findings
 
@@ -218,7 +225,8 @@ class Preparation:
         usable = survey.usable("train")
         stride = math.ceil(len(usable) / MAX_FITTED)
         parts = [Part(place, 0, survey.findings[place].windows) for place in usable[::stride]]
-        decides = [self.samples, type(self.tokenizer).__name__, self.tokenizer.settings(), self._content(survey, parts)]
+        settings = [type(self.tokenizer).__name__, self.tokenizer.settings(), self.threads]
+        decides = [self.samples, settings, self._content(survey, parts)]
         return parts, name_piece(self.folder, "tokenizer", 0, len(parts), decides)
 
     def _fit(self, survey: Survey) -> None:
@@ -229,7 +237,8 @@ class Preparation:
 
             def fit(_: int) -> str:
                 rows = show_progress(parts, "learning the tokenizer", len(parts))
-                tokenizer.fit(window.waveform for part in rows for window in survey.read([part], self.samples))
+                with _memory_errors("learning the tokenizer"):
+                    tokenizer.fit(window.waveform for part in rows for window in survey.read([part], self.samples))
                 partial = piece.stem.with_suffix(".partial")
                 save_file(tokenizer.state_dict(), partial)
                 partial.replace(piece.stem.with_suffix(".safetensors"))
@@ -257,7 +266,8 @@ class Preparation:
 
     def _encodings(self, survey: Survey) -> list[Piece]:
         """Pieces of encoding, one a shard."""
-        common = [self.samples, self.tokenizer.fingerprint(), self.text_encoder.fingerprint(), self.device]
+        tokenizer, text = self.tokenizer.fingerprint(), self.text_encoder.fingerprint()
+        common = [self.samples, tokenizer, text, self.device, self.threads]
         return [
             name_piece(self.folder, "shard", number, _num_clips(parts), [common, self._content(survey, parts)])
             for number, parts in enumerate(survey.shards(CLIPS_PER_SHARD))
@@ -273,18 +283,22 @@ class Preparation:
             def encode(place: int) -> dict[str, Any]:
                 writer = ShardWriter(_shard_file(pieces[place]), _audio_folder(pieces[place]))
                 windows = survey.read(shards[place], self.samples)
-                while batch := list(itertools.islice(windows, BATCH)):
-                    waveforms = torch.stack([window.waveform for window in batch])
-                    tokens = self.tokenizer.encode(waveforms.to(device)).cpu()
-                    text = self.text_encoder.encode([window.clip.caption for window in batch])
-                    for number, window in enumerate(batch):
-                        states = {name: stream[number] for name, stream in text.items()}
-                        writer.add(window.clip, tokens[number], states, window.waveform)
-                    advance(len(batch))
+                with _memory_errors(f"shard {place}"):
+                    while batch := list(itertools.islice(windows, BATCH)):
+                        self._encode_batch(batch, device, writer)
+                        advance(len(batch))
                 return {"entry": writer.close(), "clips": [dataclasses.astuple(clip) for clip in writer.clips]}
 
             share(pieces, encode, worker, advance)
         self.tokenizer.to("cpu")
+
+    def _encode_batch(self, batch: list[Window], device: torch.device, writer: ShardWriter) -> None:
+        waveforms = torch.stack([window.waveform for window in batch])
+        tokens = self.tokenizer.encode(waveforms.to(device)).cpu()
+        text = self.text_encoder.encode([window.clip.caption for window in batch])
+        for number, window in enumerate(batch):
+            states = {name: stream[number] for name, stream in text.items()}
+            writer.add(window.clip, tokens[number], states, window.waveform)
 
     def _content(self, survey: Survey, parts: list[Part]) -> list[Any]:
         """What decides the windows of some parts: the rows, and their sounds or what they are made by."""
@@ -351,9 +365,9 @@ def _device(kind: str, number: int) -> torch.device:
 
 
 @contextlib.contextmanager
-def _fixed_threads() -> Iterator[None]:
+def _use_threads(number: int) -> Iterator[None]:
     before = torch.get_num_threads()
-    torch.set_num_threads(THREADS)
+    torch.set_num_threads(number)
     try:
         yield
     finally:
@@ -361,12 +375,16 @@ def _fixed_threads() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _memory_errors() -> Iterator[None]:
+def _memory_errors(what: str) -> Iterator[None]:
+    """Say where memory ran out."""
     try:
         yield
-    except (MemoryError, torch.OutOfMemoryError) as error:
+    except (MemoryError, RuntimeError) as error:
+        # On the CPU, torch has no class of its own for it.
+        if isinstance(error, RuntimeError) and not _OUT_OF_MEMORY.search(str(error)):
+            raise
         raise OSError(
-            errno.ENOMEM, f"out of memory ({' '.join(str(error).split())[:80]}); use fewer processes"
+            errno.ENOMEM, f"out of memory at {what}; what was done is kept: use fewer processes, or leave it out"
         ) from error
 
 

@@ -30,6 +30,7 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import load as load_tensors
 from torch import Tensor
+from torch.utils.data import get_worker_info
 
 from data_modules.integrity import verify_files
 from data_modules.shard import Shard
@@ -183,7 +184,7 @@ class Store:
                 text[place] = clip.text
         valid = torch.tensor([self.num_valid_tokens(row) for row in rows])
         return TokenBatch(
-            tokens=torch.from_numpy(tokens).float(),
+            tokens=_as_float32(tokens),
             valid=torch.arange(shape.tokens[0]) < valid[:, None],
             text={name: _pad([states[name] for states in text]) for name in shape.streams},
             index=torch.tensor(rows),
@@ -256,7 +257,15 @@ def _pad(streams: list[NDArray[np.float16]]) -> TextStates:
     padded = np.zeros((len(streams), max(lengths), streams[0].shape[1]), dtype=np.float16)
     for place, states in enumerate(streams):
         padded[place, : len(states)] = states
-    return TextStates(torch.from_numpy(padded).float(), torch.tensor(lengths))
+    return TextStates(_as_float32(padded), torch.tensor(lengths))
+
+
+def _as_float32(values: NDArray[np.float16]) -> Tensor:
+    """The values in a new tensor; in a loader's worker in shared memory, which saves a copy on the way out."""
+    tensor = torch.empty(values.shape)
+    if get_worker_info() is not None:
+        tensor.share_memory_()
+    return tensor.copy_(torch.from_numpy(values))
 
 
 def _read_index(folder: Folder) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from data_modules.captioned_folder import CaptionedFolder, Cutting
 from data_modules.corpora import Corpora, read_corpora
-from data_modules.prepare import THREADS, prepare_store
+from data_modules.prepare import prepare_store
 from data_modules.sources import Source
 from data_modules.store import Store
 from data_modules.survey import UnusableClipsError
@@ -52,7 +52,7 @@ def prepare(
         allow_missing: leave out sounds that are missing, unreadable, empty, silent, too short, not finite or
             duplicates, and record them; otherwise any of them is an error.
         overwrite: replace a store of other settings.
-        processes: to work with; 0 is one for each GPU, or else for every two cores.
+        processes: to work with; 0 is one for each GPU, or else for each core.
         device: of the tokenizer; auto is a GPU where there is one.
 
     Raises:
@@ -86,7 +86,7 @@ def _source(captions: Path | None, audio: Path | None, corpora: Path | None, win
 def _machine(device: str, processes: int) -> tuple[Literal["cpu", "cuda"], int]:
     """Device and number of processes to use."""
     if device == "cpu" or (device == "auto" and not torch.cuda.is_available()):
-        return "cpu", processes or -(-len(os.sched_getaffinity(0)) // THREADS)
+        return "cpu", processes or len(os.sched_getaffinity(0))
     if not torch.cuda.is_available():
         raise ValueError("--device cuda: no GPU is visible here; choose cpu")
     return "cuda", processes or torch.cuda.device_count()

@@ -246,6 +246,41 @@ def test_an_interrupt_leaves_what_was_there_and_nothing_else(
     assert is_store(prepare(tmp_path / "audio", tmp_path / "out" / "store", overwrite=overwrite).path)
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        torch.OutOfMemoryError("CUDA out of memory. Tried"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"),
+    ],
+)
+def test_running_out_of_memory_is_named_and_keeps_what_was_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    write_clips(tmp_path / "audio")
+
+    def fail(*_: object) -> None:
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(EnergyTokenizer, "encode", fail)
+        with pytest.raises(OSError, match="out of memory at shard 0; what was done is kept: use fewer") as caught:
+            prepare(tmp_path / "audio", tmp_path / "store")
+    assert caught.value.errno == errno.ENOMEM
+    assert [path.name[:9] for path in (tmp_path / ".store.work").glob("*.safetensors")] == ["tokenizer"]
+    with monkeypatch.context() as patch:  # an error of another kind keeps its own face
+        patch.setattr(EnergyTokenizer, "encode", lambda *_: (_ for _ in ()).throw(RuntimeError("a bug")))
+        with pytest.raises(RuntimeError, match="a bug"):
+            prepare(tmp_path / "audio", tmp_path / "store")
+
+
+def test_tasks_of_a_slurm_array_begin_at_different_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert prepare_module._worker(1, 2) == (1, 2)
+    for name, value in {"TASK_ID": 7, "TASK_MIN": 5, "TASK_COUNT": 4}.items():
+        monkeypatch.setenv(f"SLURM_ARRAY_{name}", str(value))
+    assert prepare_module._worker(1, 2) == (5, 8)
+
+
 KILLED = """
 import os, sys
 from pathlib import Path

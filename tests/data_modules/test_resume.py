@@ -29,7 +29,6 @@ CHANGES = ("replace", "rename", "hardlink_to", "mkdir", "unlink")  # whatever ch
 def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(prepare_module, "ROWS_PER_PIECE", 3)
     monkeypatch.setattr(prepare_module, "CLIPS_PER_SHARD", 4)
-    monkeypatch.setattr(prepare_module, "THREADS", 1)  # a forked process can't use its parent's
     monkeypatch.setattr("data_modules.work.POLL_SECONDS", 0.01)
 
 
