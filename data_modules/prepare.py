@@ -81,7 +81,8 @@ def prepare_store(
         seconds: length of a window, a multiple of 0.16.
         allow_missing: leave out sounds that can't be used, and record them, instead of stopping.
         overwrite: replace a store of other settings.
-        processes: how many work here; with more than one, a script that calls this must be importable.
+        processes: how many work here, at most one for 256 rows; with more than one, a script that calls this must
+            be importable.
         device: of the tokenizer, `cpu` or `cuda`; process i takes the i-th GPU.
         threads: of each process, on any machine; another number rounds sums differently.
 
@@ -95,8 +96,9 @@ def prepare_store(
         source, tokenizer, text_encoder, out, seconds, allow_missing, overwrite, processes, device, threads
     )
     if not job.is_done():
+        helping = range(1, min(processes, math.ceil(len(source.rows) / ROWS_PER_PIECE)))
         with disk_errors(out):
-            survey = job.work(0, [(job, number) for number in range(1, processes)])
+            survey = job.work(0, [(job, number) for number in helping])
         with locked(out):
             if survey is not None and not job.is_done():
                 with disk_errors(out), _use_threads(threads):
