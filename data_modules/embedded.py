@@ -1,12 +1,11 @@
 """The embedded corpus as the source of a store."""
 
-from collections import Counter
 from typing import Any
 
 import torch
 
 from data_modules.scenes import EmbeddedCorpus
-from data_modules.sources import Row, Source, Window, Windows
+from data_modules.sources import Finding, Row, Source, Window, Windows
 from data_modules.store import ClipRow
 from mntp.audio import SAMPLE_RATE, fit_length, normalise
 
@@ -26,9 +25,17 @@ class EmbeddedSource(Source):
         """The corpus' own settings."""
         return {"kind": "embedded corpus", **self.corpus.settings()}
 
+    def stamp(self, row: Row) -> Any:
+        """The corpus' own settings."""
+        return self.corpus.settings()
+
+    def inspect(self, row: Row, samples: int) -> Finding:
+        """One window, known without synthesising it."""
+        return Finding(windows=1)
+
     def read(self, row: Row, samples: int) -> Windows:
         """Synthesise one scene."""
         scene = self.corpus.scene(row.split, int(row.file.rpartition("/")[2]))
         waveform = torch.from_numpy(scene.waveform)
         clip = ClipRow(row.id, row.file, scene.caption, row.split, seconds=len(waveform) / SAMPLE_RATE, start=0.0)
-        return Windows([Window(clip, fit_length(normalise(waveform), samples))], Counter())
+        return Windows([Window(clip, fit_length(normalise(waveform), samples))])

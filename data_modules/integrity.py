@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from data_modules.progress import show_reading
+from data_modules.storage import Folder
 from mntp.files import atomic_write
 
 VERIFIED = ".verified.json"
@@ -38,6 +39,18 @@ def verify_files(
         if anew or remembered.get(name) != _stamp(folder / name):
             _check_content(folder / name, entry["sha256"], remedy, progress)
     remember_verified(folder, entries)
+
+
+def verify_remote(folder: Folder, entries: Mapping[str, Mapping[str, Any]], remedy: str) -> None:
+    """Check the sizes of a remote folder's files; their content would have to be fetched whole.
+
+    Raises:
+        ValueError: a file is missing or has another size; the message names it.
+    """
+    for name, entry in entries.items():
+        found = folder.open(name).size() if folder.is_file(name) else None
+        if found != entry["bytes"]:
+            raise ValueError(f"{folder / name}: {found} bytes, expected {entry['bytes']}; {remedy}")
 
 
 def verify_file(path: Path, entry: Mapping[str, Any], remedy: str, progress: bool = False) -> None:

@@ -1,35 +1,29 @@
 """Prepared clips for training, validation and test, streamed from a store."""
 
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, NamedTuple
 
-import torch
 from lightning.pytorch import LightningDataModule
-from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader, Dataset
 
 from data_modules.embedded import EmbeddedSource
-from data_modules.order import ResumableOrder
+from data_modules.order import Draws, ResumableOrder
 from data_modules.prepare import prepare_store
 from data_modules.scenes import EmbeddedCorpus
 from data_modules.store import Store
-from mntp.batch import TextStates, TokenBatch
+from mntp.batch import TokenBatch
 from mntp.text.hashed import HashedText
 from mntp.tokenizers.mel import MelTokenizer
 
 
-class Sample(TypedDict):
-    """One clip: tokens [N, D], valid [N] bool, text states [L, dim] by stream, row in `clips.csv`, caption."""
+class Clip(NamedTuple):
+    """A clip that is read when a batch is made of it: its store, and its row there."""
 
-    tokens: Tensor
-    valid: Tensor
-    text: dict[str, Tensor]
+    store: Store
     row: int
-    caption: str
 
 
-class ClipDataset(Dataset[Sample]):
+class ClipDataset(Dataset[Clip]):
     """The clips of one split of a store.
 
     Args:
@@ -44,35 +38,16 @@ class ClipDataset(Dataset[Sample]):
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, place: int) -> Sample:
-        row = self.rows[place]
-        tokens = self.store.tokens(row)
-        return {
-            "tokens": tokens,
-            "valid": torch.arange(len(tokens)) < self.store.num_valid_tokens(row),
-            "text": self.store.text(row),
-            "row": row,
-            "caption": self.store.clips[row].caption,
-        }
+    def __getitem__(self, place: int) -> Clip:
+        return Clip(self.store, self.rows[place])
 
 
-def collate(samples: list[Sample]) -> TokenBatch:
-    """Stack clips into a batch; text states are padded with zeros to the longest of the batch."""
-    text = {}
-    for name in samples[0]["text"]:
-        states = [sample["text"][name] for sample in samples]
-        lengths = torch.tensor([len(stream) for stream in states])
-        text[name] = TextStates(pad_sequence(states, batch_first=True), lengths)
-    return TokenBatch(
-        tokens=torch.stack([sample["tokens"] for sample in samples]),
-        valid=torch.stack([sample["valid"] for sample in samples]),
-        text=text,
-        index=torch.tensor([sample["row"] for sample in samples]),
-        captions=[sample["caption"] for sample in samples],
-    )
+def collate(clips: list[Clip]) -> TokenBatch:
+    """Read clips of one store into a batch; text states are padded with zeros to the longest of the batch."""
+    return clips[0].store.read([clip.row for clip in clips])
 
 
-class ResumableLoader(DataLoader[Sample]):
+class ResumableLoader(DataLoader[Clip]):
     """A loader that resumes within an epoch.
 
     Its sampler knows where to go on. Having these two methods tells Lightning that a resume is exact, and that
@@ -96,7 +71,7 @@ class LatentDataModule(LightningDataModule):
     store's order, all of them in every process. `predict` takes the test split.
 
     Args:
-        store: the folder of a store.
+        store: the folder of a store, or a URL that fsspec knows (`s3://bucket/store`).
         batch_size: training clips per batch and process.
         val_batch_size: clips per batch in validation, test and prediction.
         num_workers: processes that load batches, beside the main one.
@@ -110,7 +85,7 @@ class LatentDataModule(LightningDataModule):
 
     def __init__(
         self,
-        store: Path,
+        store: str | Path,
         batch_size: int = 32,
         val_batch_size: int = 64,
         num_workers: int = 0,
@@ -124,7 +99,7 @@ class LatentDataModule(LightningDataModule):
                 f"got batch_size={batch_size}, val_batch_size={val_batch_size}, num_workers={num_workers}, "
                 f"seed={seed}; expected batch sizes of at least 1, workers and seed not negative"
             )
-        self.path = Path(store)
+        self.path = store if "://" in str(store) else Path(store)
         self.batch_size = batch_size
         self.val_batch_size = val_batch_size
         self.num_workers = num_workers
@@ -158,16 +133,21 @@ class LatentDataModule(LightningDataModule):
             OSError: the disk is full.
         """
         if self.corpus is not None:
+            if not isinstance(self.path, Path):
+                raise ValueError(
+                    f"{self.path}: the embedded corpus is prepared on a local disk; give data.store a path"
+                )
             prepare_store(
                 EmbeddedSource(self.corpus),
                 MelTokenizer(self.token_dim),
                 HashedText(),
                 self.path,
                 seconds=self.corpus.seconds,
+                threads=2,  # as the stores had that are there already
             )
         Store(self.path).verify()
 
-    def train_dataloader(self) -> DataLoader[Sample]:
+    def train_dataloader(self) -> DataLoader[Clip]:
         """Training batches of this process.
 
         Raises:
@@ -175,7 +155,7 @@ class LatentDataModule(LightningDataModule):
         """
         dataset = ClipDataset(self.store, "train")
         order = ResumableOrder(
-            len(dataset),
+            Draws.of(self.store, dataset.rows),
             self.batch_size,
             self.seed,
             rank=self.trainer.global_rank if self.trainer else 0,
@@ -192,15 +172,15 @@ class LatentDataModule(LightningDataModule):
             collate_fn=collate,
         )
 
-    def val_dataloader(self) -> DataLoader[Sample]:
+    def val_dataloader(self) -> DataLoader[Clip]:
         """Validation clips in the store's order."""
         return self._sequential("val")
 
-    def test_dataloader(self) -> DataLoader[Sample]:
+    def test_dataloader(self) -> DataLoader[Clip]:
         """Test clips in the store's order."""
         return self._sequential("test")
 
-    def predict_dataloader(self) -> DataLoader[Sample]:
+    def predict_dataloader(self) -> DataLoader[Clip]:
         """Test clips in the store's order."""
         return self._sequential("test")
 
@@ -212,7 +192,7 @@ class LatentDataModule(LightningDataModule):
         # `processed` and not `completed`, which is one behind inside on_train_batch_end.
         return int(loop.batch_progress.total.processed)
 
-    def _sequential(self, split: str) -> DataLoader[Sample]:
+    def _sequential(self, split: str) -> DataLoader[Clip]:
         return DataLoader(
             ClipDataset(self.store, split),
             batch_size=self.val_batch_size,  # by keyword: Lightning makes the loader anew for prediction

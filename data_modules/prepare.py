@@ -1,22 +1,36 @@
-"""Preparing a store: read every sound, fit the tokenizer on the training split, encode and write all clips."""
+"""Preparing a store: read every sound, fit the tokenizer on the training split, encode all clips, put them together.
 
+Each step is cut into pieces (`work`) in the hidden folder `.<name>.work` beside the store, which is removed when the
+store is finished. Killed at any moment and started again, preparation goes on; started several times at once, the
+processes share the work; the store is the same byte for byte.
+"""
+
+import contextlib
+import dataclasses
+import errno
 import itertools
 import json
 import math
-from collections import Counter
+import os
+import re
+import shutil
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from data_modules.folder import atomic_folder, locked
-from data_modules.progress import show_progress
-from data_modules.sources import Source, UnusableClip, Window
-from data_modules.store import Store, is_store
-from data_modules.store_writer import StoreWriter
+from data_modules.folder import atomic_folder, disk_errors, locked
+from data_modules.integrity import verify_file
+from data_modules.progress import progress, show_progress
+from data_modules.sources import Finding, Source, Window
+from data_modules.store import INDEX, ClipRow, Store, is_store
+from data_modules.store_writer import CLIPS_PER_SHARD, ShardWriter, finish_store, shard_name
+from data_modules.survey import Part, Survey
+from data_modules.work import AGAIN, Piece, helpers, name_piece, share
 from mntp.audio import SAMPLE_RATE
 from mntp.text import text_spec
 from mntp.text.base import TextEncoder
@@ -24,8 +38,12 @@ from mntp.tokenizers import tokenizer_spec
 from mntp.tokenizers.base import Tokenizer
 
 BATCH = 32
+ROWS_PER_PIECE = 256
+# Training sounds, spread evenly, from which a tokenizer learns at most.
+MAX_FITTED = 4096
 # Clips of the validation split on which the tokenizer's reconstruction error is measured.
 NUM_RECONSTRUCTED = 32
+_OUT_OF_MEMORY = re.compile("out of memory|can't allocate memory|not enough memory", re.IGNORECASE)
 
 
 @runtime_checkable
@@ -39,23 +57,6 @@ class LearnsFromSound(Protocol):
         """Root-mean-square errors by name, for waveform [B, samples]."""
 
 
-class UnusableClipsError(ValueError):
-    """Some rows of a source can't be used.
-
-    Attributes:
-        problems: one a row, in the source's order.
-    """
-
-    def __init__(self, problems: list[UnusableClip], num_rows: int) -> None:
-        reasons = Counter(problem.reason for problem in problems)
-        self.problems = problems
-        super().__init__(
-            f"{len(problems)} of {num_rows} sounds can't be used "
-            f"({', '.join(f'{count} {reason}' for reason, count in sorted(reasons.items()))}; "
-            f"first: {problems[0]}): correct the table or the files, or go on without them with --allow_missing"
-        )
-
-
 def prepare_store(
     source: Source,
     tokenizer: Tokenizer,
@@ -64,10 +65,13 @@ def prepare_store(
     seconds: float = 2.56,
     allow_missing: bool = False,
     overwrite: bool = False,
+    processes: int = 1,
+    device: str = "cpu",
+    threads: int = 1,
 ) -> Store:
     """Prepare a store, or open it if it was prepared with the same settings.
 
-    Nothing appears at `out` before the store is finished; two processes that prepare the same store take turns.
+    Nothing appears at `out` before the store is finished; processes that prepare the same store share the work.
 
     Args:
         source: of the clips.
@@ -77,141 +81,342 @@ def prepare_store(
         seconds: length of a window, a multiple of 0.16.
         allow_missing: leave out sounds that can't be used, and record them, instead of stopping.
         overwrite: replace a store of other settings.
+        processes: how many work here, at most one for 256 rows; with more than one, a script that calls this must
+            be importable.
+        device: of the tokenizer, `cpu` or `cuda`; process i takes the i-th GPU.
+        threads: of each process, on any machine; another number rounds sums differently.
 
     Raises:
         UnusableClipsError: some sounds can't be used; lists all of them.
         ValueError: `seconds` fits no whole tokens; `out` is something else, or a store of other settings; there
-            is no sound to train on.
-        OSError: the disk is full or can't be written; an older store is kept.
+            is no sound to train on; a piece of work was altered on disk.
+        OSError: the disk is full or can't be written, or memory ran out; an older store and what was done are kept.
     """
-    samples = round(seconds * SAMPLE_RATE)
-    tokenizer.num_tokens(samples)
-    settings = _settings(source, tokenizer, text_encoder, seconds, allow_missing)
-    with locked(out):
-        if _is_prepared(out, settings, overwrite):
-            return Store(out)
-        survey = Survey(source, samples, allow_missing)
-        if isinstance(tokenizer, LearnsFromSound):
-            tokenizer.fit(survey.training_sounds())
-        else:
-            survey.run()
-        tokenizer.eval()
-        with atomic_folder(out) as folder:
-            writer = StoreWriter(folder)
-            reconstruction = _encode(survey, tokenizer, text_encoder, writer)
-            writer.close(
-                tokenizer_spec(tokenizer),
-                text_spec(text_encoder),
-                samples,
-                settings=settings,
-                coverage=survey.coverage(),
-                reconstruction=reconstruction,
-            )
+    job = Preparation(
+        source, tokenizer, text_encoder, out, seconds, allow_missing, overwrite, processes, device, threads
+    )
+    if not job.is_done():
+        helping = range(1, min(processes, math.ceil(len(source.rows) / ROWS_PER_PIECE)))
+        with disk_errors(out):
+            survey = job.work(0, [(job, number) for number in helping])
+        with locked(out):
+            if survey is not None and not job.is_done():
+                with disk_errors(out), _use_threads(threads):
+                    job.assemble(survey)
     return Store(out)
 
 
-@dataclass
-class Survey:
-    """The first pass over a source: which rows can be used, and how many windows they give.
+class Preparation:
+    """The preparation of one store; arguments as of `prepare_store`. Can be sent to another process."""
 
-    Attributes:
-        source: of the sounds.
-        samples: length of a window.
-        allow_missing: whether rows may be unusable.
-        problems: the rows that can't be used.
-        dropped: windows left out of sounds that can be used, by reason.
-        num_windows: by split.
-    """
+    def __init__(
+        self,
+        source: Source,
+        tokenizer: Tokenizer,
+        text_encoder: TextEncoder,
+        out: Path,
+        seconds: float,
+        allow_missing: bool,
+        overwrite: bool,
+        processes: int,
+        device: str,
+        threads: int,
+    ) -> None:
+        if processes < 1:
+            raise ValueError(f"got {processes} processes; expected at least 1")
+        self.source = source
+        self.tokenizer = tokenizer.to("cpu")  # to be sent to others; each process moves it to its own device
+        self.text_encoder = text_encoder
+        self.out = out
+        self.folder = out.with_name(f".{out.name}.work")
+        self.samples = round(seconds * SAMPLE_RATE)
+        tokenizer.num_tokens(self.samples)
+        self.allow_missing = allow_missing
+        self.overwrite = overwrite
+        self.processes = processes
+        self.device = device
+        self.threads = threads
+        self.settings = _settings(source, tokenizer, text_encoder, seconds, allow_missing)
+        self._replaced = _stamp(out / INDEX)
 
-    source: Source
-    samples: int
-    allow_missing: bool
-    problems: list[UnusableClip] = field(default_factory=list)
-    dropped: Counter[str] = field(default_factory=Counter)
-    num_windows: Counter[str] = field(default_factory=Counter)
+    def is_done(self) -> bool:
+        """Whether the store that is asked for is there; refuse anything else that is in the way."""
+        fresh = self._replaced != _stamp(self.out / INDEX)  # another process has finished it in the meantime
+        return _is_prepared(self.out, self.settings, self.overwrite and not fresh)
 
-    def training_sounds(self) -> Iterator[Tensor]:
-        """Yield the training windows [samples], while reading all rows.
+    def work(self, number: int, others: list[tuple["Preparation", int]]) -> Survey | None:
+        """Do this process' share of all pieces, and return when all of them are done; None if the store is finished.
 
-        Raises:
-            UnusableClipsError: at the end, some rows can't be used and `allow_missing` is False.
-            ValueError: at the end, there was no training window.
+        Args:
+            number: of this process among those of this preparation.
+            others: what further processes are to be started with.
         """
-        rows = self.source.rows
-        for row in show_progress(rows, "reading sounds", len(rows)):
+        with locked(self.out, shared=True), helpers(_help, others), _use_threads(self.threads):
+            if self.is_done():
+                return None
+            self.folder.mkdir(exist_ok=True)
+            worker = _worker(number, self.processes)
+            survey = self._survey(worker)
+            survey.check(self.allow_missing, isinstance(self.tokenizer, LearnsFromSound))
+            self._fit(survey)
+            self._encode(survey, worker)
+            return survey
+
+    def assemble(self, survey: Survey) -> None:
+        """Put the store together from finished pieces, and remove them."""
+        tokenizer = self._load_tokenizer(survey)
+        pieces = self._encodings(survey)
+        clips: list[ClipRow] = []
+        entries: list[dict[str, Any]] = []
+        with atomic_folder(self.out) as folder:
+            for number, piece in enumerate(show_progress(pieces, "putting shards together", len(pieces))):
+                result = piece.result()
+                shard = _shard_file(piece)
+                try:
+                    verify_file(shard, result["entry"], AGAIN)
+                except ValueError:
+                    shard.unlink(missing_ok=True)
+                    piece.path.unlink()
+                    raise
+                _link(shard, folder / shard_name(number))
+                for sound in sorted(_audio_folder(piece).rglob("*.wav")):
+                    target = folder / "audio" / sound.relative_to(_audio_folder(piece))
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    _link(sound, target)
+                clips += [ClipRow(*row) for row in result["clips"]]
+                entries.append(result["entry"])
+            facts = {"settings": self.settings, "coverage": survey.coverage()}
+            facts["reconstruction"] = self._reconstruction_error(survey, tokenizer)
+            if reading := self._reading(survey):
+                facts["reading"] = reading
+            spec = tokenizer_spec(tokenizer)
+            finish_store(folder, clips, entries, spec, text_spec(self.text_encoder), self.samples, **facts)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    # --- reading the sounds ---------------------------------------------------------------------------------------
+
+    def _readings(self) -> list[Piece]:
+        """Pieces of the first pass over the sounds."""
+        pieces = []
+        for number, first in enumerate(range(0, len(self.source.rows), ROWS_PER_PIECE)):
+            rows = self.source.rows[first : first + ROWS_PER_PIECE]
+            decides = [self.samples, [[dataclasses.astuple(row), self.source.stamp(row)] for row in rows]]
+            pieces.append(name_piece(self.folder, "sounds", number, len(rows), decides))
+        return pieces
+
+    def _survey(self, worker: tuple[int, int]) -> Survey:
+        pieces = self._readings()
+        with progress("reading sounds", len(self.source.rows), worker[0] == 0) as advance:
+
+            def read(place: int) -> list[dict[str, Any]]:
+                first = place * ROWS_PER_PIECE
+                findings = []
+                for row in self.source.rows[first : first + ROWS_PER_PIECE]:
+                    with _memory_errors(row.file):
+                        findings.append(dataclasses.asdict(self.source.inspect(row, self.samples)))
+                    advance(1)
+                return findings
+
+            share(pieces, read, worker, advance)
+        return Survey(self.source, _findings(pieces))
+
+    # --- what the tokenizer learns --------------------------------------------------------------------------------
+
+    def _fitting(self, survey: Survey) -> tuple[list[Part], Piece]:
+        """The training sounds to learn from, and the piece of learning from them."""
+        usable = survey.usable("train")
+        stride = math.ceil(len(usable) / MAX_FITTED)
+        parts = [Part(place, 0, survey.findings[place].windows) for place in usable[::stride]]
+        settings = [type(self.tokenizer).__name__, self.tokenizer.identity(), self.threads]
+        decides = [self.samples, settings, self._content(survey, parts)]
+        return parts, name_piece(self.folder, "tokenizer", 0, len(parts), decides)
+
+    def _fit(self, survey: Survey) -> None:
+        """Fit the tokenizer, or take what another process has fitted."""
+        tokenizer = self.tokenizer
+        if isinstance(tokenizer, LearnsFromSound):
+            parts, piece = self._fitting(survey)
+
+            def fit(_: int) -> str:
+                rows = show_progress(parts, "learning the tokenizer", len(parts))
+                with _memory_errors("learning the tokenizer"):
+                    tokenizer.fit(window.waveform for part in rows for window in survey.read([part], self.samples))
+                partial = piece.stem.with_suffix(".partial")
+                save_file(tokenizer.state_dict(), partial)
+                partial.replace(piece.stem.with_suffix(".safetensors"))
+                return tokenizer.fingerprint()
+
+            share([piece], fit)
+        self._load_tokenizer(survey)
+
+    def _load_tokenizer(self, survey: Survey) -> Tokenizer:
+        """The tokenizer with what was learned, in evaluation mode."""
+        if isinstance(self.tokenizer, LearnsFromSound):
+            piece = self._fitting(survey)[1]
+            path = piece.stem.with_suffix(".safetensors")
             try:
-                windows = self.source.read(row, self.samples)
-            except UnusableClip as problem:
-                self.problems.append(problem)
-                continue
-            self.dropped += windows.dropped
-            self.num_windows[row.split] += len(windows.kept)
-            if row.split == "train":
-                yield from (window.waveform for window in windows.kept)
-        if self.problems and not self.allow_missing:
-            raise UnusableClipsError(self.problems, len(rows))
-        if not self.num_windows["train"]:
-            raise ValueError("there is no usable sound in the split train; expected at least one to learn from")
+                self.tokenizer.load_state_dict(load_file(path))
+                altered = self.tokenizer.fingerprint() != piece.result()
+            except (SafetensorError, RuntimeError, OSError):
+                altered = True
+            if altered:
+                piece.path.unlink(missing_ok=True)
+                raise ValueError(f"{path}: what the tokenizer learned was altered on disk; {AGAIN}")
+        return self.tokenizer.eval()
 
-    def run(self) -> None:
-        """Read all rows for the counts alone."""
-        for _ in self.training_sounds():
-            pass
+    # --- encoding -------------------------------------------------------------------------------------------------
 
-    def windows(self) -> Iterator[Window]:
-        """Yield all windows again; a row that has become unusable in the meantime is an error."""
-        bad = {problem.file for problem in self.problems}
-        rows = [row for row in self.source.rows if row.file not in bad]
-        for row in show_progress(rows, "encoding sounds", len(rows)):
-            yield from self.source.read(row, self.samples).kept
+    def _encodings(self, survey: Survey) -> list[Piece]:
+        """Pieces of encoding, one a shard."""
+        tokenizer, text = self.tokenizer.fingerprint(), self.text_encoder.fingerprint()
+        common = [self.samples, tokenizer, text, self.device, self.threads]
+        return [
+            name_piece(self.folder, "shard", number, _num_clips(parts), [common, self._content(survey, parts)])
+            for number, parts in enumerate(survey.shards(CLIPS_PER_SHARD))
+        ]
 
-    def coverage(self) -> dict[str, Any]:
-        """What became of every row, for the index."""
-        return {
-            "rows": len(self.source.rows),
-            "stored": len(self.source.rows) - len(self.problems),
-            "windows": self.num_windows.total(),
-            "dropped_windows": dict(sorted(self.dropped.items())),
-            "reasons": dict(sorted(Counter(problem.reason for problem in self.problems).items())),
-            "problems": [{"file": problem.file, "reason": problem.reason} for problem in self.problems],
-        }
+    def _encode(self, survey: Survey, worker: tuple[int, int]) -> None:
+        shards, pieces = survey.shards(CLIPS_PER_SHARD), self._encodings(survey)
+        device = _device(self.device, worker[0])
+        self.tokenizer.to(device)
+        with progress("encoding clips", survey.num_windows("train", "val", "test"), worker[0] == 0) as advance:
+
+            @torch.inference_mode()
+            def encode(place: int) -> dict[str, Any]:
+                writer = ShardWriter(_shard_file(pieces[place]), _audio_folder(pieces[place]))
+                windows = survey.read(shards[place], self.samples)
+                with _memory_errors(f"shard {place}"):
+                    while batch := list(itertools.islice(windows, BATCH)):
+                        self._encode_batch(batch, device, writer)
+                        advance(len(batch))
+                return {"entry": writer.close(), "clips": [dataclasses.astuple(clip) for clip in writer.clips]}
+
+            share(pieces, encode, worker, advance)
+        self.tokenizer.to("cpu")
+
+    def _encode_batch(self, batch: list[Window], device: torch.device, writer: ShardWriter) -> None:
+        waveforms = torch.stack([window.waveform for window in batch])
+        tokens = self.tokenizer.encode(waveforms.to(device)).cpu()
+        text = self.text_encoder.encode([window.clip.caption for window in batch])
+        for number, window in enumerate(batch):
+            states = {name: stream[number] for name, stream in text.items()}
+            writer.add(window.clip, tokens[number], states, window.waveform)
+
+    def _content(self, survey: Survey, parts: list[Part]) -> list[Any]:
+        """What decides the windows of some parts: the rows, and their sounds or what they are made by."""
+        content = []
+        for part in parts:
+            row, finding = self.source.rows[part.place], survey.findings[part.place]
+            stamp = finding.content or self.source.stamp(row)
+            content.append([dataclasses.astuple(row), part.first, part.last, stamp])
+        return content
+
+    # --- facts for the index --------------------------------------------------------------------------------------
+
+    def _reconstruction_error(self, survey: Survey, tokenizer: Tokenizer) -> dict[str, float | int]:
+        """Root mean square of the errors over the slices with sound of some val clips: padding is easy, not counted."""
+        if not isinstance(tokenizer, LearnsFromSound):
+            return {"clips": 0}
+        windows = list(self._heard(survey))
+        squares: dict[str, float] = {}
+        num_slices = 0
+        for window in show_progress(windows, "reconstructing validation sounds", len(windows)):
+            slices = math.ceil(round(window.clip.seconds * SAMPLE_RATE) / tokenizer.samples_per_slice)
+            sound = window.waveform[None, : slices * tokenizer.samples_per_slice]
+            num_slices += slices
+            for name, error in tokenizer.reconstruction_error(sound).items():
+                squares[name] = squares.get(name, 0.0) + slices * error**2
+        errors = {name: round(math.sqrt(square / num_slices), 4) for name, square in squares.items()}
+        return {"clips": len(windows), **errors}
+
+    def _heard(self, survey: Survey) -> Iterator[Window]:
+        """Some windows of the validation split, spread evenly."""
+        stride = max(1, math.ceil(survey.num_windows("val") / NUM_RECONSTRUCTED))
+        number = 0
+        for place in survey.usable("val"):
+            end = number + survey.findings[place].windows
+            chosen = [index - number for index in range(-(-number // stride) * stride, end, stride)]
+            yield from survey.read((Part(place, window, window + 1) for window in chosen), self.samples)
+            number = end
+
+    def _reading(self, survey: Survey) -> dict[str, Any]:
+        """How training draws from the clips, with the number of clips of each corpus."""
+        reading = self.source.reading()
+        if reading:
+            count = dict.fromkeys((entry["name"] for entry in reading["corpora"]), 0)
+            for row, finding in zip(self.source.rows, survey.findings, strict=True):
+                count[row.corpus] += finding.windows
+            reading["corpora"] = [{**entry, "clips": count[entry["name"]]} for entry in reading["corpora"]]
+        return reading
 
 
-@torch.inference_mode()
-def _encode(
-    survey: Survey, tokenizer: Tokenizer, text_encoder: TextEncoder, writer: StoreWriter
-) -> dict[str, float | int]:
-    """Encode and write all windows; measure the reconstruction error on some of the validation split."""
-    stride = max(1, math.ceil(survey.num_windows["val"] / NUM_RECONSTRUCTED))
-    heard: list[Window] = []
-    num_val = 0
-    windows = survey.windows()
-    while batch := list(itertools.islice(windows, BATCH)):
-        tokens = tokenizer.encode(torch.stack([window.waveform for window in batch]))
-        text = text_encoder.encode([window.clip.caption for window in batch])
-        for place, window in enumerate(batch):
-            states = {name: stream[place] for name, stream in text.items()}
-            writer.add(window.clip, tokens[place], states, window.waveform)
-            if window.clip.split == "val":
-                heard += [window] if num_val % stride == 0 else []
-                num_val += 1
-    return _reconstruction_error(tokenizer, heard)
+def _help(job: Preparation, number: int) -> None:
+    """What a further process does."""
+    job.work(number, [])
 
 
-def _reconstruction_error(tokenizer: Tokenizer, windows: list[Window]) -> dict[str, float | int]:
-    """Root mean square of the tokenizer's errors over the slices with sound: padding is easy and not counted."""
-    if not windows or not isinstance(tokenizer, LearnsFromSound):
-        return {"clips": 0}
-    squares: dict[str, float] = {}
-    num_slices = 0
-    for window in show_progress(windows, "reconstructing validation sounds", len(windows)):
-        slices = math.ceil(round(window.clip.seconds * SAMPLE_RATE) / tokenizer.samples_per_slice)
-        sound = window.waveform[None, : slices * tokenizer.samples_per_slice]
-        num_slices += slices
-        for name, error in tokenizer.reconstruction_error(sound).items():
-            squares[name] = squares.get(name, 0.0) + slices * error**2
-    errors = {name: round(math.sqrt(square / num_slices), 4) for name, square in squares.items()}
-    return {"clips": len(windows), **errors}
+def _worker(number: int, processes: int) -> tuple[int, int]:
+    """Number of this process among all of a SLURM array's, and their number."""
+    task, first = int(os.environ.get("SLURM_ARRAY_TASK_ID", 0)), int(os.environ.get("SLURM_ARRAY_TASK_MIN", 0))
+    tasks = max(1, int(os.environ.get("SLURM_ARRAY_TASK_COUNT", 1)))
+    return (task - first) % tasks * processes + number, tasks * processes
+
+
+def _device(kind: str, number: int) -> torch.device:
+    return torch.device(kind, number % torch.cuda.device_count()) if kind == "cuda" else torch.device(kind)
+
+
+@contextlib.contextmanager
+def _use_threads(number: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextlib.contextmanager
+def _memory_errors(what: str) -> Iterator[None]:
+    """Say where memory ran out."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        # On the CPU, torch has no class of its own for it.
+        if isinstance(error, RuntimeError) and not _OUT_OF_MEMORY.search(str(error)):
+            raise
+        raise OSError(
+            errno.ENOMEM, f"out of memory at {what}; what was done is kept: use fewer processes, or leave it out"
+        ) from error
+
+
+def _findings(pieces: list[Piece]) -> list[Finding]:
+    return [Finding(**finding) for piece in pieces for finding in piece.result()]
+
+
+def _num_clips(parts: list[Part]) -> int:
+    return sum(part.last - part.first for part in parts)
+
+
+def _shard_file(piece: Piece) -> Path:
+    return piece.stem.with_suffix(".safetensors")
+
+
+def _audio_folder(piece: Piece) -> Path:
+    return piece.stem.with_suffix(".audio")
+
+
+def _link(source: Path, target: Path) -> None:
+    """Give a file a second name; copy it where the file system has no such thing."""
+    try:
+        target.hardlink_to(source)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+def _stamp(path: Path) -> tuple[int, int] | None:
+    stat = path.stat() if path.is_file() else None
+    return (stat.st_ino, stat.st_mtime_ns) if stat else None
 
 
 def _settings(

@@ -1,4 +1,4 @@
-"""Progress of a long loop on standard error: a bar on a terminal, two plain lines elsewhere."""
+"""Progress of a long loop on standard error: a bar on a terminal, now and then a plain line elsewhere."""
 
 import contextlib
 import time
@@ -6,21 +6,71 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import BinaryIO, TypeVar
 
 from rich.console import Console
-from rich.progress import Progress, track, wrap_file
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+    wrap_file,
+)
+from rich.text import Text
 
 T = TypeVar("T")
+
+SECONDS_BETWEEN_LINES = 30.0
+
+
+class _Rate(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.speed:.1f}/s" if task.speed else "")
+
+
+@contextlib.contextmanager
+def progress(description: str, total: int, shown: bool = True) -> Iterator[Callable[[int], None]]:
+    """Show how many of `total` are done, how many a second, and the time that is left.
+
+    Args:
+        description: what is being done.
+        total: how many there are to do.
+        shown: False shows nothing.
+
+    Yields:
+        A function to be called with the number of further ones that are done.
+    """
+    console = Console(stderr=True, quiet=not shown)
+    if console.is_terminal and shown:
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
+        with Progress(*columns, console=console, transient=True) as bar:
+            task = bar.add_task(description, total=total)
+            yield lambda number: bar.advance(task, number)
+        return
+    start = said = time.monotonic()
+    count = 0
+
+    def advance(number: int) -> None:
+        nonlocal count, said
+        count += number
+        now = time.monotonic()
+        if now - said >= SECONDS_BETWEEN_LINES:
+            said = now
+            rate = count / (now - start)
+            left = f", {(total - count) / rate:.0f} s left" if rate else ""
+            console.print(f"{description}: {count} of {total}, {rate:.1f}/s{left}", highlight=False, soft_wrap=True)
+
+    console.print(f"{description}: {total} ...", highlight=False)
+    yield advance
+    console.print(f"{description}: done in {time.monotonic() - start:.1f} s", highlight=False)
 
 
 def show_progress(items: Iterable[T], description: str, total: int) -> Iterator[T]:
     """Pass `items` on while showing how many of `total` have been taken."""
-    console = Console(stderr=True)
-    if console.is_terminal:
-        yield from track(items, description, total, console=console, transient=True)
-        return
-    start = time.monotonic()
-    console.print(f"{description}: {total} ...", highlight=False)
-    yield from items
-    console.print(f"{description}: done in {time.monotonic() - start:.1f} s", highlight=False)
+    with progress(description, total) as advance:
+        for item in items:
+            yield item
+            advance(1)
 
 
 @contextlib.contextmanager

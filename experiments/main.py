@@ -21,6 +21,7 @@ COMMANDS = {
     "compare": ("experiments.compare", "compare", "put scored systems side by side, with paired intervals"),
     "params": ("experiments.params", "params", "count the parameters of each part of a config's model"),
     "laws": ("experiments.laws", "laws", "draw the masking schedules of a matrix"),
+    "bench load": ("experiments.bench.load", "load", "measure how fast clips are read, beside what training takes"),
     "weights list": ("experiments.weights", "list_weights", "show the public checkpoints that scores need"),
     "weights fetch": ("experiments.weights", "fetch", "download checkpoints by name"),
     "weights check": ("experiments.weights", "check", "compare the checkpoints' sizes and sha256"),

@@ -66,7 +66,7 @@ class ClapText(TextEncoder):
         if Path(self.path).suffix == ".pt":
             from mntp.laion_clap import load_laion_clap
 
-            model = load_laion_clap(Path(self.path).expanduser())
+            model: Any = load_laion_clap(Path(self.path).expanduser())
             return model, load_text_tokenizer(self.tokenizer, model.config.text_config.vocab_size)
         from transformers import ClapModel
 

@@ -1,15 +1,19 @@
+import pickle
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pytest
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 from data_modules.captioned_folder import CaptionedFolder
-from data_modules.latents import LatentDataModule
+from data_modules.latents import ClipDataset, LatentDataModule, collate
+from data_modules.order import ResumableOrder
 from data_modules.prepare import prepare_store
 from data_modules.scenes import EmbeddedCorpus
 from data_modules.store import Store
@@ -174,6 +178,82 @@ def test_epochs_differ_and_workers_do_not_matter(store: Path) -> None:
     assert alone == with_workers
     assert len(alone) == EPOCHS * BATCHES
     assert alone[:BATCHES] != alone[BATCHES : 2 * BATCHES]
+
+
+@pytest.mark.parametrize("persistent", [False, True])
+def test_a_pickled_data_set_and_restarted_workers_read_the_same(store: Path, persistent: bool) -> None:
+    dataset = pickle.loads(pickle.dumps(ClipDataset(Store(store), "train")))
+    dataset.store.tokens(0)  # open here, not to be shared with the workers
+    loader = DataLoader(
+        dataset,
+        BATCH,
+        sampler=ResumableOrder(len(dataset), BATCH, 7),
+        num_workers=2,
+        persistent_workers=persistent,
+        collate_fn=collate,
+    )
+    reader = Store(store)
+    for _ in range(2):
+        for batch in loader:
+            expected = reader.read(batch.index.tolist())
+            assert torch.equal(batch.tokens, expected.tokens)
+            assert batch.captions == expected.captions
+
+
+def test_a_remote_store_is_read_in_byte_ranges(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    url = "memory://bucket/store"
+    system = fsspec.filesystem("memory")
+    system.put(str(store), "/bucket/store", recursive=True)
+    data = LatentDataModule(url, batch_size=BATCH, seed=7)
+    data.prepare_data()
+    fetched: list[tuple[int, int]] = []
+    cat = type(system).cat_ranges
+
+    def cat_ranges(self: Any, paths: list[str], starts: list[int], ends: list[int], **options: Any) -> Any:
+        fetched.extend(zip(starts, ends, strict=True))
+        return cat(self, paths, starts, ends, **options)
+
+    monkeypatch.setattr(type(system), "cat_ranges", cat_ranges)
+    reader = Store(store)
+    for batch in data.train_dataloader():
+        expected = reader.read(batch.index.tolist())
+        assert torch.equal(batch.tokens, expected.tokens)
+        assert all(torch.equal(batch.text[name].states, expected.text[name].states) for name in expected.text)
+        fetched.clear()
+    size = (store / "shard-00000.safetensors").stat().st_size
+    Store(url).tokens(3)
+    assert sum(end - start for start, end in fetched) < size / 2
+    assert data.front_end["num_tokens"] == 8
+    assert Store(f"file://{store}").fingerprint == Store(url).fingerprint == reader.fingerprint
+    with pytest.raises(ValueError, match="copy the store to a local disk"):
+        Store(url).audio_path(0)
+    with pytest.raises(ValueError, match="is prepared on a local disk; give"):
+        LatentDataModule(url, corpus=CORPUS).prepare_data()
+    system.pipe("/bucket/store/shard-00000.safetensors", b"0" * 99)
+    with pytest.raises(ValueError, match=r"memory://bucket/store/shard-00000\.safetensors: 99 bytes, expected"):
+        Store(url).verify()
+    with pytest.raises(ValueError, match=r"shard-00000\.safetensors: can't be opened as a shard"):
+        Store(url).tokens(0)
+    system.rm("/bucket/store/index.json")
+    with pytest.raises(ValueError, match="memory://bucket/store: no store there"):
+        Store(url)
+    with pytest.raises(ValueError, match="nonsense://a: Protocol not known"):
+        Store("nonsense://a")
+
+
+def test_training_draws_as_the_store_asks(store: Path) -> None:
+    weighted = Store(store)
+    weighted.index["reading"] = {
+        "corpora": [
+            {"name": "a", "weight": 0.5, "one_window": False, "clips": 10},
+            {"name": "b", "weight": 1.0, "one_window": False, "clips": 20},
+        ]
+    }
+    data = LatentDataModule(store, batch_size=1)
+    data._store = weighted
+    rows = [row for batch in data.train_dataloader() for row in batch.index.tolist()]
+    assert len(rows) == 5 + 12
+    assert sorted(row for row in rows if row >= 10) == list(range(10, 22))
 
 
 def test_the_embedded_store_is_prepared_once_and_verified(tmp_path: Path) -> None:

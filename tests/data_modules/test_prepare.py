@@ -16,8 +16,9 @@ import torch
 
 from data_modules import prepare as prepare_module
 from data_modules.captioned_folder import CaptionedFolder, clip_ids
-from data_modules.prepare import UnusableClipsError, prepare_store
+from data_modules.prepare import prepare_store
 from data_modules.store import Store, is_store
+from data_modules.survey import UnusableClipsError
 from mntp.audio import normalise, read_audio
 from tests.data_modules.folders import (
     RATE,
@@ -36,8 +37,9 @@ def prepare(audio: Path, out: Path, windows: Any = "first", seconds: float = SEC
 
 
 def everything_in(folder: Path) -> dict[str, str]:
-    """Hash of each file below a folder, hidden ones too; the lock's file aside."""
-    files = [path for path in folder.rglob("*") if path.is_file() and not path.name.endswith(".lock")]
+    """Hash of each file below a folder, hidden ones too; locks and work in progress aside."""
+    files = [path for path in folder.rglob("*") if path.is_file() and path.suffix != ".lock"]
+    files = [path for path in files if not any(part.endswith(".work") for part in path.parts)]
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
@@ -134,21 +136,29 @@ def test_ids_stay_unique_where_stems_and_folders_collide() -> None:
 
 
 def broken(folder: Path) -> dict[str, str]:
-    """Spoil five sounds of `write_clips`, each in its own way; returns the reasons."""
+    """Spoil sounds of `write_clips`, each in its own way; returns the reasons."""
     (folder / "train1.wav").unlink()
     (folder / "train2.wav").write_bytes(b"RIFF, but not really")
     soundfile.write(folder / "train3.wav", np.zeros(0), RATE)
     soundfile.write(folder / "val0.wav", np.full(5120, np.nan, np.float32), RATE, subtype="FLOAT")
-    soundfile.write(folder / "test1.wav", np.full(5120, 0.5), RATE)
-    reasons = ["missing", "unreadable", "empty", "non-finite", "silent"]
-    files = ["train1.wav", "train2.wav", "train3.wav", "val0.wav", "test1.wav"]
-    return dict(zip(files, reasons, strict=True))
+    soundfile.write(folder / "test1.wav", np.full(5120, 0.2), RATE)
+    soundfile.write(folder / "val1.wav", np.linspace(-0.1, 0.1, 500), RATE)
+    (folder / "train4.wav").write_bytes((folder / "test0.wav").read_bytes())
+    return {
+        "train1.wav": "missing",
+        "train2.wav": "unreadable",
+        "train3.wav": "empty",
+        "train4.wav": "duplicate",
+        "val0.wav": "non-finite",
+        "val1.wav": "too short",
+        "test1.wav": "silent",
+    }
 
 
 def test_all_unusable_sounds_are_listed_before_anything_is_written(tmp_path: Path) -> None:
     write_clips(tmp_path / "audio")
     reasons = broken(tmp_path / "audio")
-    with pytest.raises(UnusableClipsError, match=r"5 of 11 sounds can't be used .*1 missing.*--allow_missing") as error:
+    with pytest.raises(UnusableClipsError, match=r"7 of 11 sounds can't be used .*1 missing.*--allow_missing") as error:
         prepare(tmp_path / "audio", tmp_path / "out" / "store")
     assert {problem.file: problem.reason for problem in error.value.problems} == reasons
     assert "\n" not in str(error.value)
@@ -160,7 +170,7 @@ def test_unusable_sounds_are_left_out_and_recorded_when_allowed(tmp_path: Path) 
     reasons = broken(tmp_path / "audio")
     coverage = prepare(tmp_path / "audio", tmp_path / "store", allow_missing=True).index["coverage"]
     assert {problem["file"]: problem["reason"] for problem in coverage["problems"]} == reasons
-    assert (coverage["rows"], coverage["stored"], coverage["windows"]) == (11, 6, 6)
+    assert (coverage["rows"], coverage["stored"], coverage["windows"]) == (11, 4, 4)
     assert sum(coverage["reasons"].values()) + coverage["stored"] == coverage["rows"]
 
 
@@ -229,19 +239,54 @@ def test_an_interrupt_leaves_what_was_there_and_nothing_else(
         raise error
 
     with monkeypatch.context() as patch:
-        patch.setattr(prepare_module.StoreWriter, "close", fail)
+        patch.setattr(prepare_module, "finish_store", fail)
         with pytest.raises(type(error)):
             prepare(tmp_path / "audio", tmp_path / "out" / "store", overwrite=overwrite)
     assert everything_in(tmp_path) == before
     assert is_store(prepare(tmp_path / "audio", tmp_path / "out" / "store", overwrite=overwrite).path)
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        torch.OutOfMemoryError("CUDA out of memory. Tried"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"),
+    ],
+)
+def test_running_out_of_memory_is_named_and_keeps_what_was_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    write_clips(tmp_path / "audio")
+
+    def fail(*_: object) -> None:
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(EnergyTokenizer, "encode", fail)
+        with pytest.raises(OSError, match="out of memory at shard 0; what was done is kept: use fewer") as caught:
+            prepare(tmp_path / "audio", tmp_path / "store")
+    assert caught.value.errno == errno.ENOMEM
+    assert [path.name[:9] for path in (tmp_path / ".store.work").glob("*.safetensors")] == ["tokenizer"]
+    with monkeypatch.context() as patch:  # an error of another kind keeps its own face
+        patch.setattr(EnergyTokenizer, "encode", lambda *_: (_ for _ in ()).throw(RuntimeError("a bug")))
+        with pytest.raises(RuntimeError, match="a bug"):
+            prepare(tmp_path / "audio", tmp_path / "store")
+
+
+def test_tasks_of_a_slurm_array_begin_at_different_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert prepare_module._worker(1, 2) == (1, 2)
+    for name, value in {"TASK_ID": 7, "TASK_MIN": 5, "TASK_COUNT": 4}.items():
+        monkeypatch.setenv(f"SLURM_ARRAY_{name}", str(value))
+    assert prepare_module._worker(1, 2) == (5, 8)
+
+
 KILLED = """
 import os, sys
 from pathlib import Path
-from data_modules.store_writer import StoreWriter
+from data_modules import prepare as module
 from tests.data_modules.test_prepare import prepare
-StoreWriter.close = lambda *_, **__: os.kill(os.getpid(), 9)
+module.finish_store = lambda *_, **__: os.kill(os.getpid(), 9)
 prepare(Path(sys.argv[1]), Path(sys.argv[2]), overwrite=True)
 """
 
@@ -260,17 +305,6 @@ def test_kill_9_costs_the_interrupted_work_alone(tmp_path: Path) -> None:
     out.rename(out.with_name(".store.old"))
     assert prepare(audio, out, windows="first").fingerprint == Store(out).fingerprint
     assert everything_in(out) == old
-
-
-def test_two_processes_take_turns(tmp_path: Path) -> None:
-    write_clips(tmp_path / "audio")
-    code = "import sys; from pathlib import Path; from tests.data_modules.test_prepare import prepare; "
-    code += "prepare(Path(sys.argv[1]), Path(sys.argv[2]))"
-    command = [sys.executable, "-c", code, tmp_path / "audio", tmp_path / "store"]
-    both = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(2)]
-    errors = [process.communicate()[1] for process in both]
-    assert [process.returncode for process in both] == [0, 0], errors
-    assert sorted("encoding" in error for error in errors) == [False, True]
 
 
 @pytest.fixture

@@ -1,15 +1,16 @@
 import json
 import os
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from data_modules import integrity, store_writer
+from data_modules import integrity
 from data_modules.store import ClipRow, Store
-from data_modules.store_writer import StoreWriter
+from data_modules.store_writer import ShardWriter, finish_store, shard_name
 from mntp.audio import read_audio
 from tests.data_modules.folders import SECONDS
 
@@ -28,17 +29,17 @@ def clip(number: int) -> tuple[ClipRow, torch.Tensor, dict[str, torch.Tensor], t
 
 
 def write(folder: Path, num_clips: int = 7) -> Store:
+    """A store of three clips a shard."""
     folder.mkdir()
-    writer = StoreWriter(folder)
-    for number in range(num_clips):
-        writer.add(*clip(number))
-    writer.close(TOKENIZER, TEXT, SAMPLES, settings={}, coverage={})
+    clips, entries = [], []
+    for number, first in enumerate(range(0, num_clips, 3)):
+        writer = ShardWriter(folder / shard_name(number), folder / "audio")
+        for place in range(first, min(first + 3, num_clips)):
+            writer.add(*clip(place))
+        entries.append(writer.close())
+        clips += writer.clips
+    finish_store(folder, clips, entries, TOKENIZER, TEXT, SAMPLES, settings={}, coverage={"stored": 7, "rows": 9})
     return Store(folder)
-
-
-@pytest.fixture(autouse=True)
-def three_clips_a_shard(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store_writer, "CLIPS_PER_SHARD", 3)
 
 
 def test_what_was_written_is_read_back_over_shard_borders(tmp_path: Path) -> None:
@@ -91,12 +92,10 @@ def test_front_end_is_complete(tmp_path: Path) -> None:
     ("samples", "slices"), [(1, 1), (2559, 1), (2560, 1), (2561, 2), (5120, 2)], ids=lambda value: str(value)
 )
 def test_a_slice_that_the_sound_reaches_into_is_valid(tmp_path: Path, samples: int, slices: int) -> None:
-    (tmp_path / "store").mkdir()
-    writer = StoreWriter(tmp_path / "store")
-    row, *rest = clip(0)
-    writer.add(ClipRow("a", row.file, row.caption, row.split, samples / 16_000, 0.0), *rest)
-    writer.close(TOKENIZER, TEXT, SAMPLES)
-    assert Store(tmp_path / "store").num_valid_tokens(0) == slices * 4
+    store = write(tmp_path / "store", num_clips=1)
+    store.clips[0] = replace(store.clips[0], seconds=samples / 16_000)
+    assert store.num_valid_tokens(0) == slices * 4
+    assert store.read([0]).valid[0].tolist() == [True] * 4 * slices + [False] * 4 * (2 - slices)
 
 
 def test_same_clips_same_bytes_and_other_clips_another_fingerprint(tmp_path: Path) -> None:
@@ -118,7 +117,7 @@ def test_values_that_float16_cannot_hold_are_refused(tmp_path: Path) -> None:
     row, tokens, text, waveform = clip(0)
     (tmp_path / "store").mkdir()
     with pytest.raises(ValueError, match=r"sub/clip0\.wav: a value does not fit into float16"):
-        StoreWriter(tmp_path / "store").add(row, tokens * 1e5, text, waveform)
+        ShardWriter(tmp_path / "shard", tmp_path).add(row, tokens * 1e5, text, waveform)
 
 
 def test_a_truncated_shard_is_named(tmp_path: Path) -> None:

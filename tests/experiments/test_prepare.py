@@ -100,6 +100,30 @@ def test_every_unusable_sound_is_listed(
     assert "9 of 11 sounds, 9 clips" in captured.out
 
 
+def test_several_corpora_are_prepared_from_a_list(
+    tmp_path: Path, run: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_clips(tmp_path / "a")
+    write_clips(tmp_path / "b", train=2, val=0, test=0)
+    for path in (tmp_path / "b").glob("*.wav"):
+        path.write_bytes((tmp_path / "a" / path.name).read_bytes())
+    (tmp_path / "list.yaml").write_text(
+        "first: {captions: a/captions.csv, audio: a}\nsecond: {captions: b/captions.csv, audio: b, weight: 2}\n"
+    )
+    words = ["--corpora", tmp_path / "list.yaml", "--out", tmp_path / "store", "--seconds", 0.32, "--token-dim", 8]
+    assert run(*words) == 2
+    assert "second/train0.wav: duplicate" in capsys.readouterr().err
+    assert run(*words, "--allow-missing", "--device", "cpu", "--processes", 1) == 0
+    printed = capsys.readouterr().out
+    assert "11 of 13 sounds" in printed
+    assert "left out: 2 duplicate" in printed
+    assert "second: 0 of 2 sounds" in printed
+    assert run(*words, "--allow-missing", "--captions", tmp_path / "a" / "captions.csv") == 2
+    assert "give either --captions and --audio, or --corpora" in capsys.readouterr().err
+    assert run("--corpora", tmp_path / "list.yaml", "--out", tmp_path / "few", "--limit", 4, "--seconds", 0.32) == 0
+    assert "4 of 4 sounds" in capsys.readouterr().out
+
+
 @pytest.mark.skipif(not REAL.is_dir(), reason="the real captioned set lies beside the repository, and is not there")
 def test_some_of_the_real_set(tmp_path: Path, run: Callable[..., int]) -> None:
     with (REAL / "captions.csv").open(newline="") as file:

@@ -1,0 +1,1 @@
+"""Benchmarks: `mntp bench ...`; each prints one line of JSON."""

@@ -1,0 +1,175 @@
+"""`mntp bench load`: how fast clips are read from a store, beside how fast training needs them."""
+
+import json
+import os
+import platform
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from data_modules.latents import LatentDataModule
+from data_modules.progress import show_progress
+from data_modules.store import ClipRow
+from data_modules.store_writer import CLIPS_PER_SHARD, ShardWriter, finish_store, shard_name
+from mntp.batch import Stream, TextStates, TokenBatch
+from mntp.tokenizers.base import Tokenizer
+
+
+def load(
+    clips: int = 4096,
+    num_tokens: int = 256,
+    token_dim: int = 128,
+    words: int = 24,
+    word_dim: int = 1024,
+    pooled_dim: int = 512,
+    batch_size: int = 64,
+    workers: int = 2,
+    folder: Path | None = None,
+    needed: float | None = None,
+    config: Path | None = None,
+) -> None:
+    """Measure how many clips a second a store gives in random order, cold and hot, and print one line of JSON.
+
+    A store of random numbers is written to a temporary folder and removed again. Cold means that the system was asked
+    to forget the files first; what the disk itself remembers is out of reach.
+
+    Args:
+        clips: in the store.
+        num_tokens: of a clip.
+        token_dim: values of a token.
+        words: text states of a clip.
+        word_dim: values of a text state.
+        pooled_dim: values of the caption's pooled vector.
+        batch_size: clips of a batch.
+        workers: loading processes of the second measurement; the first has none.
+        folder: where to write the store; by default the system's folder for temporary files.
+        needed: clips a second that training takes.
+        config: measure what training takes, by this config's model, on random tokens of its own size.
+
+    Raises:
+        ValueError: a number is out of range, both `needed` and `config` are given, or the config is wrong.
+        OSError: the disk is full.
+    """
+    if min(clips, num_tokens, token_dim, words, word_dim, pooled_dim, batch_size) < 1 or clips < batch_size:
+        raise ValueError(f"got clips={clips}, batch_size={batch_size}; expected numbers above 0 and a whole batch")
+    if num_tokens % Tokenizer.tokens_per_slice:
+        raise ValueError(f"num_tokens is {num_tokens}; expected a multiple of {Tokenizer.tokens_per_slice}")
+    if needed is not None and config:
+        raise ValueError("got both needed and config; give one of them")
+    with tempfile.TemporaryDirectory(prefix="mntp-bench-", dir=folder) as temporary:
+        store = Path(temporary) / "store"
+        write_store(store, clips, (num_tokens, token_dim), {"pooled": (1, pooled_dim), "words": (words, word_dim)})
+        rates = {
+            f"workers_{number}": {state: _rate(store, batch_size, number, state) for state in ("cold", "hot")}
+            for number in (0, workers)
+        }
+    if config:
+        needed = consumption(config, batch_size)
+    report: dict[str, Any] = {
+        "bench": "load",
+        "clips": clips,
+        "clip": {"tokens": [num_tokens, token_dim], "words": [words, word_dim], "pooled": [1, pooled_dim]},
+        "batch_size": batch_size,
+        "clips_per_second": rates,
+        "needed_per_second": needed and round(needed, 1),
+        "headroom": needed and {name: round(rate["hot"] / needed, 2) for name, rate in rates.items()},
+        "cores": len(os.sched_getaffinity(0)),
+        "machine": platform.machine(),
+    }
+    print(json.dumps(report))  # noqa: T201
+
+
+def write_store(out: Path, clips: int, tokens: tuple[int, int], streams: dict[str, tuple[int, int]]) -> None:
+    """Write a store of random numbers, all of it for training.
+
+    Args:
+        out: the folder, absent.
+        clips: how many.
+        tokens: shape of a clip's tokens.
+        streams: shape of its text states.
+    """
+    out.mkdir()
+    generator = torch.Generator().manual_seed(0)
+    seconds = tokens[0] / Tokenizer.tokens_per_slice * Tokenizer.samples_per_slice / Tokenizer.sample_rate
+    rows, entries = [], []
+    starts = range(0, clips, CLIPS_PER_SHARD)
+    for number, first in enumerate(show_progress(starts, "writing shards of random clips", len(starts))):
+        writer = ShardWriter(out / shard_name(number), out / "audio")
+        for place in range(first, min(first + CLIPS_PER_SHARD, clips)):
+            row = ClipRow(f"clip{place}", f"clip{place}.wav", "random numbers", "train", seconds, 0.0)
+            text = {name: torch.randn(shape, generator=generator) for name, shape in streams.items()}
+            writer.add(row, torch.randn(tokens, generator=generator), text, torch.zeros(1))
+        entries.append(writer.close())
+        rows += writer.clips
+    tokenizer = {"class": "none", "settings": {}, "fingerprint": "none", "state": {"none": torch.zeros(1)}}
+    samples = round(seconds * Tokenizer.sample_rate)
+    finish_store(out, rows, entries, tokenizer, {"class": "none", "fingerprint": "none"}, samples)
+
+
+def consumption(config: Path, batch_size: int) -> float:
+    """Clips a second that a training step of a config's model takes, on the GPU if there is one.
+
+    Args:
+        config: the file.
+        batch_size: clips of a step.
+    """
+    from experiments.cli import build_model, load_config, resolve  # Lightning's command line takes seconds to import
+
+    system = build_model(resolve(load_config(config))).to("cuda" if torch.cuda.is_available() else "cpu")
+    optimizer = torch.optim.AdamW(system.parameters(), lr=1e-5)
+    batch = _random_batch(system.num_tokens, system.token_dim, system.hparams["streams"], batch_size)
+    batch = system.transfer_batch_to_device(batch, system.device, 0)
+    generator = torch.Generator(system.device).manual_seed(0)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        system.loss(batch, system.draw_ratio(torch.Generator().manual_seed(0)), generator).backward()
+        optimizer.step()
+        if system.device.type == "cuda":
+            torch.cuda.synchronize()
+
+    step()  # the first one allocates
+    began = time.perf_counter()
+    num_steps = 0
+    while num_steps < 3 or time.perf_counter() - began < 2:
+        step()
+        num_steps += 1
+    return batch_size * num_steps / (time.perf_counter() - began)
+
+
+def _random_batch(num_tokens: int, token_dim: int, streams: dict[str, Stream], batch_size: int) -> TokenBatch:
+    def states(stream: Stream) -> TextStates:
+        return TextStates(torch.randn(batch_size, stream.slots, stream.dim), torch.full((batch_size,), stream.slots))
+
+    return TokenBatch(
+        tokens=torch.randn(batch_size, num_tokens, token_dim),
+        valid=torch.ones(batch_size, num_tokens, dtype=torch.bool),
+        text={name: states(stream) for name, stream in streams.items()},
+        index=torch.arange(batch_size),
+        captions=["random numbers"] * batch_size,
+    )
+
+
+def _rate(store: Path, batch_size: int, workers: int, state: str) -> float:
+    """Clips a second over an epoch, from the first batch on."""
+    if state == "cold":
+        _forget(store)
+    else:
+        for path in store.glob("*.safetensors"):
+            path.read_bytes()
+    batches = iter(LatentDataModule(store, batch_size=batch_size, num_workers=workers).train_dataloader())
+    next(batches)  # starting the workers takes as long as it takes
+    began = time.perf_counter()
+    count = sum(len(batch.tokens) for batch in batches)
+    return round(count / max(time.perf_counter() - began, 1e-9), 1)
+
+
+def _forget(store: Path) -> None:
+    """Ask the system to drop the files from memory; it needn't."""
+    for path in store.glob("*.safetensors"):
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
