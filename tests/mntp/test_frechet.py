@@ -5,7 +5,8 @@ import scipy.linalg
 import torch
 from torch import Tensor
 
-from mntp.metrics.frechet import frechet_distance
+from mntp.metrics.frechet import frechet_distance, frechet_replicates
+from mntp.metrics.resampling import draw_clips
 
 
 def features(num_rows: int, width: int, seed: int) -> Tensor:
@@ -47,6 +48,46 @@ def test_full_rank_matches_the_matrix_square_root():
     root = scipy.linalg.sqrtm((cov_x @ cov_y).numpy())
     expected = (x.mean(0) - y.mean(0)).square().sum() + cov_x.trace() + cov_y.trace() - 2 * root.trace().real
     assert frechet_distance(x, y) == pytest.approx(float(expected), rel=1e-9)
+
+
+def test_the_biased_covariance_would_be_seen():
+    """With divisor n, as a wrong variant would have it, 60 and 45 rows give another distance."""
+    x, y = features(60, 8, seed=0), features(45, 8, seed=1)
+    cov_x, cov_y = torch.cov(x.T, correction=0), torch.cov(y.T, correction=0)
+    root = scipy.linalg.sqrtm((cov_x @ cov_y).numpy())
+    wrong = (x.mean(0) - y.mean(0)).square().sum() + cov_x.trace() + cov_y.trace() - 2 * root.trace().real
+    assert frechet_distance(x, y) != pytest.approx(float(wrong), rel=1e-3)
+
+
+def test_singular_covariances_with_known_angles():
+    """Planes of 4 dimensions in a space of 64, 50 rows each: tr (Sx Sy)^1/2 = sum sqrt(a_i b_i) cos(angle_i)."""
+    basis = torch.linalg.qr(features(64, 8, seed=4)).Q.T
+    angles = torch.tensor([0.0, 0.3, 1.0, math.pi / 2], dtype=torch.float64)[:, None]
+    plane_x, plane_y = basis[:4], angles.cos() * basis[:4] + angles.sin() * basis[4:]
+    a, b = torch.tensor([4.0, 1.0, 9.0, 2.0]).double(), torch.tensor([1.0, 16.0, 2.0, 3.0]).double()
+    mean = torch.zeros(4).double()
+    x, y = with_moments(mean, a.diag()) @ plane_x, with_moments(mean, b.diag()) @ plane_y + 0.5 * basis[7]
+    expected = 0.25 + (a + b).sum() - 2 * ((a * b).sqrt() * angles[:, 0].cos()).sum()
+    assert frechet_distance(x, y) == pytest.approx(expected.item(), rel=1e-10)
+
+
+def test_fewer_rows_than_features_agrees_with_the_root_of_one_covariance():
+    x, y = features(20, 48, seed=0), features(31, 48, seed=1)
+    cov_x, cov_y = torch.cov(x.T), torch.cov(y.T)
+    values, vectors = torch.linalg.eigh(cov_x)
+    root_x = vectors * values.clamp(min=0).sqrt() @ vectors.T
+    cross = torch.linalg.eigvalsh(root_x @ cov_y @ root_x).clamp(min=0).sqrt().sum()
+    expected = (x.mean(0) - y.mean(0)).square().sum() + cov_x.trace() + cov_y.trace() - 2 * cross
+    assert frechet_distance(x, y) == pytest.approx(expected.item(), rel=1e-6)
+
+
+@pytest.mark.slow
+def test_the_size_of_the_published_test_set():
+    """964 clips of 2048 features against the same ones, scaled and shifted: |mx - my|^2 + (1 - 1.1)^2 tr Sx."""
+    x = torch.randn(964, 2048, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    shift = torch.linspace(0, 0.1, 2048, dtype=torch.float64)
+    expected = (0.1 * x.mean(0) + shift).square().sum() + 0.01 * x.var(0).sum()
+    assert frechet_distance(x, 1.1 * x + shift) == pytest.approx(expected.item(), rel=1e-9)
 
 
 def test_fewer_rows_than_features_is_exact():
@@ -95,3 +136,53 @@ def test_unbiased_covariance():
 def test_bad_input(x, y, message):
     with pytest.raises(ValueError, match=message):
         frechet_distance(x, y)
+
+
+def rows_of(drawn: Tensor, owner: Tensor) -> Tensor:
+    """Rows of the drawn clips, as often as each was drawn."""
+    return torch.cat([(owner == clip).nonzero()[:, 0] for clip in drawn.tolist()])
+
+
+@pytest.mark.parametrize("width", [3, 40], ids=["tall", "wide"])
+@pytest.mark.parametrize("rows_a_clip", [((1,), (1,)), ((1, 2, 3), (2,)), ((3,), (1, 2))])
+def test_replicates_are_the_distances_of_the_resampled_rows(width, rows_a_clip):
+    """Also where clips have several rows, unequally many, and the sets differ in size."""
+    num_clips = 14
+    owners = [
+        torch.arange(num_clips).repeat_interleave(torch.tensor(counts * num_clips)[:num_clips])
+        for counts in rows_a_clip
+    ]
+    x, y = (features(len(owner), width, seed).float() for seed, owner in enumerate(owners))
+    x_owner, y_owner = owners
+    draws = draw_clips(num_clips, 25)
+    ticks = []
+    found = frechet_replicates(x, y, draws, x_owner, y_owner, lambda: ticks.append(1))
+    expected = [frechet_distance(x[rows_of(drawn, x_owner)], y[rows_of(drawn, y_owner)]) for drawn in draws]
+    torch.testing.assert_close(found, torch.tensor(expected).double(), rtol=1e-6, atol=1e-9)
+    assert len(ticks) == 25 and found.std() > 0
+    if len(x) == len(y) == num_clips:
+        assert torch.equal(frechet_replicates(x, y, draws), found)
+    unpartnered = frechet_replicates(x, y.flip(0), draws, x_owner, y_owner.max() - y_owner.flip(0))
+    assert (found - unpartnered).abs().max() > 0.01  # other clips than their partners are drawn with them
+
+
+@pytest.mark.parametrize("width", [4, 60])
+def test_replicates_far_from_the_origin_keep_their_digits(width):
+    x, y = features(30, width, seed=0), features(30, width, seed=1)
+    draws = draw_clips(30, 20)
+    near, far = frechet_replicates(x, y, draws), frechet_replicates(x + 1e4, y + 1e4, draws)
+    torch.testing.assert_close(far, near, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("width", [4, 60])
+def test_replicates_of_identical_sets_are_close_to_zero_and_never_below(width):
+    x = features(30, width, seed=0)
+    found = frechet_replicates(x, x.clone(), draw_clips(30, 20))
+    assert (found >= 0).all() and (found < 1e-5 * x.var(0).sum()).all()
+
+
+def test_a_replicate_of_one_clip_drawn_twice_has_no_spread():
+    x, y = features(2, 3, seed=0), features(2, 3, seed=1)
+    draws = torch.tensor([[0, 0], [0, 1], [1, 1]])
+    expected = [frechet_distance(x[drawn], y[drawn]) for drawn in draws]
+    torch.testing.assert_close(frechet_replicates(x, y, draws), torch.tensor(expected).double())
