@@ -16,6 +16,8 @@ from torch import Tensor
 
 from mntp.metrics.resampling import count_draws
 
+_NUM_WEIGHTED_VALUES = 1 << 22  # weighted rows held at once, 32 MB
+
 
 def frechet_distance(x: Tensor, y: Tensor) -> float:
     """Squared Frechet (2-Wasserstein) distance between Gaussians with the sample moments of `x` and `y`.
@@ -62,7 +64,7 @@ def frechet_replicates(
         progress: called after each replicate.
 
     Returns:
-        [num_replicates] float64.
+        [num_replicates] float64; empty without draws.
     """
     _check(x, y)
     counts = count_draws(draws)
@@ -74,26 +76,29 @@ def frechet_replicates(
 
 
 def _by_covariance(x: Tensor, y: Tensor, weights_x: Tensor, weights_y: Tensor, progress: Callable[[], None]) -> Tensor:
-    """For more rows than features: each replicate costs two eigendecompositions [F, F]."""
+    """For more rows than features: each replicate costs two eigendecompositions [F, F], several replicates at once."""
     x, y = x - (centre := x.mean(0)), y - centre  # sums of squares keep their digits
+    at_once = max(1, _NUM_WEIGHTED_VALUES // max(x.numel(), y.numel()))
     distances = []
-    for weight_x, weight_y in zip(weights_x, weights_y, strict=True):
+    for weight_x, weight_y in zip(weights_x.split(at_once), weights_y.split(at_once), strict=True):
         mean_x, covariance_x = _weighted_moments(x, weight_x)
         mean_y, covariance_y = _weighted_moments(y, weight_y)
         values, vectors = torch.linalg.eigh(covariance_x)
-        root = vectors * values.clamp(min=0).sqrt()  # root root^T = covariance_x
-        cross = torch.linalg.eigvalsh(root.T @ covariance_y @ root).clamp(min=0).sqrt().sum()
-        distances.append((mean_x - mean_y).square().sum() + covariance_x.trace() + covariance_y.trace() - 2 * cross)
-        progress()
-    return torch.tensor(distances, dtype=torch.float64).clamp(min=0)
+        root = vectors * values.clamp(min=0).sqrt()[:, None]  # root root^T = covariance_x
+        cross = torch.linalg.eigvalsh(root.mT @ covariance_y @ root).clamp(min=0).sqrt().sum(1)
+        spread = (covariance_x + covariance_y).diagonal(dim1=1, dim2=2).sum(1)
+        distances.append((mean_x - mean_y).square().sum(1) + spread - 2 * cross)
+        for _ in weight_x:
+            progress()
+    return torch.cat(distances).clamp(min=0)
 
 
-def _weighted_moments(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    kept = weight.nonzero().squeeze(1)
-    x, weight = x[kept], weight[kept]
-    mean = weight @ x / weight.sum()
-    centred = (x - mean) * (weight / (weight.sum() - 1)).sqrt()[:, None]
-    return mean, centred.T @ centred
+def _weighted_moments(x: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """Means [R, F] and unbiased covariances [R, F, F] of rows [n, F] under R sets of counts [R, n]."""
+    num_rows = weights.sum(1)[:, None]
+    mean = weights @ x / num_rows
+    covariance = (weights[:, :, None] * x).mT @ x - num_rows[:, :, None] * mean[:, :, None] * mean[:, None]
+    return mean, covariance / (num_rows[:, :, None] - 1)
 
 
 def _by_gram(x: Tensor, y: Tensor, weights_x: Tensor, weights_y: Tensor, progress: Callable[[], None]) -> Tensor:
