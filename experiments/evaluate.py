@@ -19,6 +19,7 @@ from experiments.selftest import run_selftest
 from mntp.metrics.resampling import NUM_REPLICATES
 from mntp.metrics.scores import ScoreSet
 
+MIN_REPLICATES = 100  # below, the ends of a 95 % interval are single replicates
 SMALL = 10_000  # clips below which the bias of a Frechet distance is pointed out
 
 
@@ -50,7 +51,7 @@ def evaluate(
         weights: folder of the public checkpoints (`mntp weights list`).
         judges: folder of cached judges, and of what they and the other networks heard.
         caption_seed: chooses one of several captions of a file.
-        replicates: resamplings of the clips behind the intervals; 0 for none.
+        replicates: resamplings of the clips behind the intervals, 100 or more; 0 for none.
         batch_size: files of equal length heard at once.
         in_domain: say that the audio is of the embedded corpus; otherwise the embedded judge's scores are marked.
         allow_partial: score the files that both folders hold, and record the coverage.
@@ -58,8 +59,12 @@ def evaluate(
             shuffled time, order of files, batch size.
 
     Raises:
-        ValueError: the folders don't hold the same files, or a file, caption or checkpoint can't be used.
+        ValueError: the folders don't hold the same files, or a number, file, caption or checkpoint can't be used.
     """
+    if replicates != 0 and replicates < MIN_REPLICATES:
+        raise ValueError(f"--replicates: got {replicates}, expected at least {MIN_REPLICATES}, or 0 for no intervals")
+    if batch_size < 1:
+        raise ValueError(f"--batch_size: got {batch_size}, expected at least 1")
     if selftest:
         score_set = load_score_set(judge, weights, judges, text=reference is None or captions is not None)
         return run_selftest(score_set, reference, captions, caption_seed, batch_size)
@@ -68,6 +73,7 @@ def evaluate(
     audio_names(reference)  # first, because the table's names are looked up in this folder
     caption_by_name = None if captions is None else captions_by_name(captions, reference, caption_seed)
     pairs = pair_names(reference, generated, caption_by_name, allow_partial)  # before anything that takes a minute
+    generation = read_json(generated / GENERATION) or None
     score_set = load_score_set(judge, weights, judges, text=captions is not None)
     evaluation = evaluate_folders(
         pairs, reference, generated, caption_by_name, score_set, judges / "features", replicates, batch_size
@@ -81,7 +87,7 @@ def evaluate(
         caption_by_name,
         f"seed {caption_seed}",
         len(pairs.missing),
-        read_json(generated / GENERATION) or None,
+        generation,
     )
     out.parent.mkdir(parents=True, exist_ok=True)
     write_replicates(replicates_path(out), evaluation.replicates)

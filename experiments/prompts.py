@@ -34,14 +34,32 @@ def captions_by_name(table: Path, reference: Path, seed: int = 0) -> dict[str, s
 def _read_mapping(table: Path) -> dict[str, object]:
     expected = "expected JSON {file: caption} or {file: [captions]}"
     try:
-        content = json.loads(table.read_text(encoding="utf-8"))
+        content = json.loads(table.read_text(encoding="utf-8-sig"), object_pairs_hook=_once)
     except OSError as error:
         raise ValueError(f"{table}: not readable ({error.strerror}); {expected}") from error
+    except _NamedTwiceError as error:
+        raise ValueError(f"{table}: names {error} twice; {expected}, each file once") from None
     except ValueError as error:
         raise ValueError(f"{table}: not JSON ({error}); {expected}") from error
     if not isinstance(content, dict):
         raise ValueError(f"{table}: got {type(content).__name__}; {expected}")
+    if not content:
+        raise ValueError(f"{table}: holds no captions; {expected}")
     return content
+
+
+class _NamedTwiceError(Exception):
+    """A key of a JSON object came twice."""
+
+
+def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """A JSON object; of a key that comes twice the standard reader would keep the last."""
+    found: dict[str, object] = {}
+    for key, value in pairs:
+        if key in found:
+            raise _NamedTwiceError(key)
+        found[key] = value
+    return found
 
 
 def _choose(table: Path, file: str, value: object, seed: int) -> str:

@@ -128,14 +128,18 @@ def hear_all(
 
 
 def audio_names(folder: Path) -> set[str]:
-    """Names of the WAV and FLAC files of a folder.
+    """Names of the WAV and FLAC files of a folder, hidden ones and folders left out.
 
     Raises:
         ValueError: no such folder, or fewer than two files.
     """
     if not folder.is_dir():
         raise ValueError(f"{folder}: no such folder; expected a folder of WAV or FLAC files")
-    names = {path.name for path in folder.iterdir() if path.suffix.lower() in AUDIO_SUFFIXES}
+    names = {
+        path.name
+        for path in folder.iterdir()
+        if path.suffix.lower() in AUDIO_SUFFIXES and not path.name.startswith(".") and not path.is_dir()
+    }
     if len(names) < 2:
         raise ValueError(f"{folder}: holds {len(names)} WAV or FLAC files; a Frechet distance needs at least 2")
     return names
