@@ -10,8 +10,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
+from experiments.intervals import REPLICATES, interval, read_replicates
 from experiments.run_record import EXIT_HELD
+from mntp.metrics.resampling import draw_clips
 from tests.experiments.run_support import PROTOCOL, Shared, finish, start, write_run
 
 
@@ -43,6 +46,26 @@ def test_a_killed_cell_ends_as_the_uninterrupted_one(tmp_path: Path, shared: Sha
     wavs = sorted((whole / "evals" / PROTOCOL / "wav").iterdir())
     assert len(wavs) == 4
     assert all(w.read_bytes() == (killed / "evals" / PROTOCOL / "wav" / w.name).read_bytes() for w in wavs)
+
+    # The file of held-out losses gives what was logged, and its clips' replicates the interval.
+    held_out = load_file(whole / "held_out.safetensors")
+    logged = json.loads((whole / "run.json").read_text())["held_out"]
+    for name in ("ntp_loss", "ntp_loss_sound"):
+        totals, counts = held_out[name]
+        assert (totals.sum() / counts.sum()).item() == pytest.approx(logged[name], rel=1e-6) == metrics[name]
+    assert held_out["rows"].tolist() == sorted(held_out["rows"].tolist())
+    assert len(held_out["rows"]) == metrics["num_held_out_clips"] == 4
+    totals, counts = held_out["ntp_loss"]
+    expected = [(totals[drawn].sum() / counts[drawn].sum()).item() for drawn in draw_clips(4)]
+    replicates = read_replicates(whole / "evals" / PROTOCOL / REPLICATES)["ntp_loss"]
+    assert replicates == pytest.approx(expected)
+    assert metrics["intervals"]["ntp_loss"] == pytest.approx(interval(metrics["ntp_loss"], replicates))
+
+    # Killed between the final checkpoint and that file: it is taken again.
+    (killed / "held_out.safetensors").unlink()
+    (killed / "evals" / PROTOCOL / "metrics.json").unlink()
+    assert finish(killed, shared) == metrics
+    assert (killed / "held_out.safetensors").read_bytes() == (whole / "held_out.safetensors").read_bytes()
 
     # Killed behind the last step, and while sampling: the averaged weights and the same batches are taken again.
     scoring = killed / "evals" / PROTOCOL
