@@ -1,4 +1,4 @@
-"""The held-out file: each clip's sums in the order of its rows, whatever the batches; a later validation replaces it."""
+"""The held-out file: each clip's sums in the order of its rows, whatever the batches; validating again replaces it."""
 
 from pathlib import Path
 from types import SimpleNamespace

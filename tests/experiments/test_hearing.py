@@ -170,7 +170,7 @@ def test_more_than_twenty_unusable_files_are_counted(tmp_path: Path) -> None:
     paths = [tmp_path / f"{i:03d}.wav" for i in range(25)]
     for path in paths:
         path.write_text("no sound")
-    with pytest.raises(UnusableAudioError, match="25 of 25 .*019.wav.*; and 5 more") as error:
+    with pytest.raises(UnusableAudioError, match=r"25 of 25 .*019\.wav.*; and 5 more") as error:
         listen(Ear(), paths, tmp_path / "cache")
     assert "020.wav" not in str(error.value)
 

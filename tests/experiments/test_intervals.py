@@ -32,7 +32,7 @@ def test_no_difference_of_other_numbers_of_replicates() -> None:
 
 
 def test_the_interval_of_a_mean_covers_the_truth_in_95_of_100_cases() -> None:
-    """400 sets of 60 clips: 380 covered if exact, standard error 4.4; a bootstrap of 60 loses about one in a hundred."""
+    """400 sets of 60 clips: 380 covered if exact, standard error 4.4; a bootstrap of 60 loses one in a hundred."""
     draws = draw_clips(60, 400)
     generator = torch.Generator().manual_seed(0)
     covered = 0
@@ -44,7 +44,7 @@ def test_the_interval_of_a_mean_covers_the_truth_in_95_of_100_cases() -> None:
 
 
 def test_the_interval_of_a_frechet_distance_covers_its_expectation_at_this_size() -> None:
-    """What it promises is the score's spread at this number of clips, bias included: 60 pairs of sets in 3 dimensions."""
+    """It promises the score's spread at this number of clips, bias included: 60 pairs of sets in 3 dimensions."""
     generator = torch.Generator().manual_seed(1)
     draws = draw_clips(80, 100)
 
@@ -58,7 +58,7 @@ def test_the_interval_of_a_frechet_distance_covers_its_expectation_at_this_size(
         x, y = pair()
         low, high = interval(frechet_distance(x, y), frechet_replicates(x, y, draws).numpy()) or (0, 0)
         covered += low <= expectation <= high
-    assert 49 <= covered  # 57 expected; below 49 once in 2000
+    assert covered >= 49  # 57 expected; fewer than 49 once in 400 if the coverage is only 92 %
 
 
 def test_the_difference_of_systems_that_move_together_is_known_better() -> None:

@@ -19,7 +19,10 @@ def test_csv_and_json_say_the_same(tmp_path: Path) -> None:
     csv = table(tmp_path, 'file,caption,split\nclips/a.wav,"rain, then wind",test\nb.wav,a dog,val\n', "captions.csv")
     expected = {"a.wav": "rain, then wind", "b.wav": "a dog"}
     assert captions_by_name(csv, tmp_path) == expected
-    for content in ({"clips/a.wav": "rain, then wind", "b.wav": ["a dog"]}, {"a.wav": " rain, then wind ", "b.wav": "a dog"}):
+    for content in (
+        {"clips/a.wav": "rain, then wind", "b.wav": ["a dog"]},
+        {"a.wav": " rain, then wind ", "b.wav": "a dog"},
+    ):
         assert captions_by_name(table(tmp_path, content), tmp_path) == expected
 
 

@@ -123,7 +123,9 @@ def test_identical_sets_give_exactly_zero(judge, reference, captions, cache) -> 
     assert metrics["intervals"] == {}
 
 
-def test_noise_is_worse_and_shuffled_captions_lower_the_text_score_only(judge, reference, noisy, captions, cache) -> None:
+def test_noise_is_worse_and_shuffled_captions_lower_the_text_score_only(
+    judge, reference, noisy, captions, cache
+) -> None:
     score_set = EmbeddedScores(judge)
     clean = evaluate(reference, reference, captions, score_set, cache).metrics
     worse = evaluate(reference, noisy, captions, score_set, cache).metrics
