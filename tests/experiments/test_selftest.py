@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 import experiments.selftest
-from experiments.selftest import DAMAGES, add_noise, low_pass, run_selftest, shuffle_time
+from experiments.selftest import DAMAGES, add_noise, gets_worse, low_pass, run_selftest, shuffle_time
 from mntp.metrics.judge import Judge
 from mntp.metrics.scores import EmbeddedScores
 from tests.experiments.ears import write_sounds
@@ -58,6 +58,23 @@ def test_captions_that_lack_a_file_are_refused(judge: Judge, tmp_path: Path) -> 
     table.write_text("file,caption\n000.wav,rain\n002.wav,wind\n")
     with pytest.raises(ValueError, match=r"captions\.csv: no caption for 1 files, the first is 001\.wav"):
         run_selftest(EmbeddedScores(judge), tmp_path / "a", table, 0, 32)
+
+
+@pytest.mark.parametrize(
+    ("values", "holds"),
+    [
+        ([0.0, 1.0, 2.0, 3.0], True),
+        ([0.0, -0.1, 2.0, 3.0], True),  # too mild to be heard
+        ([0.0, -0.2, 2.0, 3.0], False),
+        ([0.0, 5.0, 2.0, 3.0], False),
+        ([1.0, 1.0, 1.0, 1.0], False),
+        ([3.0, 2.0, 1.0, 0.0], False),
+        ([0.0, 1.0, float("nan"), 3.0], False),
+    ],
+)
+def test_worse_is_worse_step_by_step(values: list[float], holds: bool) -> None:
+    assert gets_worse("fd", values) == holds
+    assert gets_worse("clap", [-value for value in values]) == holds
 
 
 def test_damages_do_what_they_say() -> None:
