@@ -76,6 +76,7 @@ def score(
                 replicates[name] = _loss_replicates(totals, counts)
                 metrics["intervals"][name] = interval(metrics[name], replicates[name])
     metrics["coverage"] = len(rows) / scoring["num_clips"]
+    metrics["stored"] = vars(store.coverage(scoring["split"]))
     metrics["out_of_domain"] = score_set.kind == "embedded" and config["data"]["corpus"] is None
     metrics["scoring_hash"], metrics["protocol_hash"] = scoring_hash(protocol), protocol_hash
     times = {"sample_seconds": sampled - began, "score_seconds": scored - sampled}

@@ -67,6 +67,9 @@ class Result:
             parts.append(": ".join((self.state.state, *dict.fromkeys((*lines[:1], *lines[-1:])))))
         if self.state.metrics.get("out_of_domain"):
             parts.append("out of domain: the judge was trained on another corpus")
+        stored = self.state.metrics.get("stored", {"stored": 0, "rows": 0})
+        if stored["stored"] < stored["rows"]:
+            parts.append(f"the store holds {stored['stored']} of the split's {stored['rows']} sounds")
         if self.cell.same_as:
             parts.append(f"the same run as {self.cell.same_as}")
         return "; ".join(parts)
