@@ -8,7 +8,7 @@ import numpy as np
 
 from experiments.ablate.metrics import METRICS
 from experiments.ablate.result import Result
-from experiments.ablate.status import eval_folder
+from experiments.ablate.status import DONE, eval_folder
 from experiments.intervals import REPLICATES, Difference, Replicates, paired_difference, read_replicates
 
 
@@ -33,53 +33,61 @@ class Comparison:
     separable: bool
 
 
-class Comparer:
-    """Compares rows of one table; replicates are read once per scoring.
+@dataclass(frozen=True)
+class _Resampled:
+    """A result with the replicates of its scores."""
+
+    result: Result
+    replicates: dict[str, Replicates]
+
+
+def compare_with(baseline: str, results: Sequence[Result], metrics: Sequence[str]) -> Iterator[Comparison]:
+    """Compare every trained row of a table with one of them, in every metric that has a better direction.
+
+    Replicates are read once per scoring; those of one row and of the baseline are held at a time.
 
     Args:
+        baseline: the row.
         results: of the table, all rows and seeds.
+        metrics: by name.
+
+    Yields:
+        Comparisons by row, then by metric; none where no seed has replicates of both rows.
     """
+    rows: dict[str, list[Result]] = {}
+    for result in results:
+        rows.setdefault(result.cell.row, []).append(result)
+    others = {result.cell.seed: _resampled(result) for result in rows.get(baseline, ())}
+    for row, of_row in rows.items():
+        if row == baseline or of_row[0].cell.reference:
+            continue
+        pairs = [(_resampled(result), others[result.cell.seed]) for result in of_row if result.cell.seed in others]
+        for metric in metrics:
+            if METRICS[metric].better and (found := _compare(row, baseline, metric, pairs)):
+                yield found
 
-    def __init__(self, results: Sequence[Result]) -> None:
-        self._results = {(result.cell.row, result.cell.seed): result for result in results}
-        self._read: dict[Path, dict[str, Replicates]] = {}
 
-    def compare(self, row: str, other: str, metric: str) -> Comparison | None:
-        """Compare two rows; None where no seed has replicates of both."""
-        seeds, parts = [], []
-        for (name, seed), result in self._results.items():
-            baseline = self._results.get((other, seed))
-            if name == row and baseline and (difference := self._pair(result, baseline, metric)):
-                seeds.append(seed)
-                parts.append(difference)
-        if not parts:
-            return None
-        values, replicates = zip(*parts, strict=True)
-        mean = float(np.mean(values))
-        moved = np.mean(np.stack(replicates), axis=0)
-        total = paired_difference(mean, moved, 0.0, np.zeros_like(moved))
-        if total is None:
-            return None
-        agree = len({value > 0 for value in values}) == 1
-        return Comparison(row, other, metric, tuple(seeds), total, total.separable and agree)
+def _resampled(result: Result) -> _Resampled:
+    path = eval_folder(Path(result.cell.run_dir), result.cell.protocol_hash) / REPLICATES
+    return _Resampled(result, read_replicates(path) if result.state.state == DONE else {})
 
-    def against(self, baseline: str, metrics: Sequence[str]) -> Iterator[Comparison]:
-        """Compare every trained row with the baseline."""
-        rows = dict.fromkeys(row for (row, _), result in self._results.items() if not result.cell.reference)
-        for row in rows:
-            for metric in metrics:
-                if row != baseline and METRICS[metric].better and (found := self.compare(row, baseline, metric)):
-                    yield found
 
-    def _pair(self, one: Result, two: Result, metric: str) -> tuple[float, Replicates] | None:
-        value, other = one.value(metric), two.value(metric)
-        replicates, others = (self._replicates(result).get(metric) for result in (one, two))
-        if value is None or other is None or replicates is None or others is None or len(replicates) != len(others):
-            return None
-        return value - other, replicates - others
-
-    def _replicates(self, result: Result) -> dict[str, Replicates]:
-        path = eval_folder(Path(result.cell.run_dir), result.cell.protocol_hash) / REPLICATES
-        if path not in self._read:
-            self._read[path] = read_replicates(path)
-        return self._read[path]
+def _compare(row: str, other: str, metric: str, pairs: Sequence[tuple[_Resampled, _Resampled]]) -> Comparison | None:
+    """Compare two rows over the seeds that both have."""
+    seeds, values, replicates = [], [], []
+    for one, two in pairs:
+        value, baseline = one.result.value(metric), two.result.value(metric)
+        ours, theirs = one.replicates.get(metric), two.replicates.get(metric)
+        if value is None or baseline is None or ours is None or theirs is None or len(ours) != len(theirs):
+            continue
+        seeds.append(one.result.cell.seed)
+        values.append(value - baseline)
+        replicates.append(ours - theirs)
+    if not values:
+        return None
+    moved = np.mean(np.stack(replicates), axis=0)
+    total = paired_difference(float(np.mean(values)), moved, 0.0, np.zeros_like(moved))
+    if total is None:
+        return None
+    agree = len({value > 0 for value in values}) == 1
+    return Comparison(row, other, metric, tuple(seeds), total, total.separable and agree)

@@ -3,7 +3,7 @@
     scales      base configs, their overlay, and how cells are scored
     axes        what varies; each named value is an overlay of dotted keys, or picks the base config
     tables      rows by the paper's ids: each names one value of every axis, or is `like` another row; or the product
-                of axes
+                of axes, less what it excludes for a reason, with rows that it includes besides
     reference   rows that belong to every table: ground truth, reconstruction, untrained model
 
 A value of an axis may imply values of others (`AudioMNTP` always drops), so that a row says nothing twice and
@@ -39,11 +39,17 @@ def load_matrix(path: Path) -> Matrix:
     for name, entry in top["scales"].mapping().items():
         scales[name] = _read_scale(entry, name, path.parent, scales)
     entries = top["tables"].mapping()
-    declared = {name: entry.mapping().get("rows") for name, entry in entries.items()}
-    reader = RowReader(axes, {name: list(rows.mapping()) for name, rows in declared.items() if rows})
+    reader = RowReader(axes, {name: _declared_rows(entry) for name, entry in entries.items()})
     tables = {name: reader.table(name, entry) for name, entry in entries.items()}
     _check_needs(reader.read)
     return Matrix(path, scales, axes, tables, reader.reference(top["reference"]))
+
+
+def _declared_rows(entry: Entry) -> list[str]:
+    """The rows that a table names one by one, all or beside its product."""
+    fields = entry.mapping()
+    rows = fields.get("rows") or fields.get("include")
+    return list(rows.mapping()) if rows else []
 
 
 def _read_scale(entry: Entry, name: str, folder: Path, earlier: dict[str, Scale]) -> Scale:

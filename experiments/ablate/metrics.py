@@ -37,6 +37,7 @@ EXTRA_METRICS = {
     "head_parameters": Metric(0, 0),
     "head_share": Metric(3, 0),
     "sample_seconds": Metric(1, 0),
+    "gpu_hours": Metric(2, 0),  # in every table where a run had a GPU
 }
 METRICS = {name: metric for family in (*JUDGED.values(), OWN, EXTRA_METRICS) for name, metric in family.items()}
 

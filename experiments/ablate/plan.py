@@ -15,7 +15,7 @@ from typing import Any
 from experiments.ablate.declared import Matrix, RowKey
 from experiments.ablate.expansion import Cell, CellKey
 from experiments.ablate.identity import INIT_PATH, class_name, content_hash, file_digest, train_hash
-from experiments.ablate.overlay import Removal, look_up
+from experiments.ablate.overlay import SEED_KEYS, Removal, look_up
 from experiments.ablate.planned import Plan, PlannedCell, PlannedTable, cell_label
 from experiments.protocol import Protocol, protocol_hash
 from experiments.run_record import final_checkpoint
@@ -103,7 +103,7 @@ def build_plan(
         runs: folder of all runs.
         resolve: validates a merged configuration and returns it with every default in it.
         prepare: makes what cells share and returns its fingerprints, {"store": .., "judge": ..}; called once
-            per distinct data section.
+            per distinct data section, whatever its seed.
         digest: tells the content of a file of weights; called once per file.
 
     Returns:
@@ -129,7 +129,7 @@ def build_plan(
         matrix=matrix.name,
         scale=cells[0].scale,
         judge=cells[0].evaluation.judge,
-        tables={table.name: PlannedTable(table.title, table.columns, table.baseline) for table in tables},
+        tables={t.name: PlannedTable(t.title, t.columns, t.baseline, t.excluded) for t in tables},
         protocols=protocols,
         cells=tuple(planned.values()),
     )
@@ -183,7 +183,7 @@ class _Scorings:
         return Scoring(cell, config, self._runs / name, trained, _protocol(cell, config, shared))
 
     def _prepared(self, config: dict[str, Any]) -> dict[str, str]:
-        data = content_hash(config["data"])
+        data = content_hash(_with_seeds(config, 0)["data"])
         if data not in self._shared:
             self._shared[data] = self._prepare(config)
         return self._shared[data]
@@ -273,16 +273,29 @@ def _where(cell: Cell, message: str) -> str:
 
 
 def _remembering(resolve: Resolve) -> Resolve:
-    """Resolve equal configurations once: the rows of a table share a few base configs."""
+    """Resolve equal configurations once: rows share base configs, and the seeds of a row differ in their seed only."""
     known: dict[str, dict[str, Any]] = {}
 
     def remembered(config: dict[str, Any]) -> dict[str, Any]:
-        key = content_hash(config)
+        seed = look_up(config, SEED_KEYS[0])
+        unseeded = _with_seeds(config, 0)
+        key = content_hash(unseeded)
         if key not in known:
-            known[key] = resolve(copy.deepcopy(config))  # parsers write into what they are given
-        return known[key]
+            known[key] = resolve(copy.deepcopy(unseeded))  # parsers write into what they are given
+        return _with_seeds(known[key], seed)
 
     return remembered
+
+
+def _with_seeds(config: dict[str, Any], seed: int) -> dict[str, Any]:
+    """The configuration with another seed at every key that a cell's seed sets; the rest is shared, not copied."""
+    for key in SEED_KEYS:
+        *path, last = key.split(".")
+        config = node = dict(config)
+        for part in path:
+            node[part] = node = dict(node[part])
+        node[last] = seed
+    return config
 
 
 def _differences(cell: Cell, base: dict[str, Any], config: dict[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,7 @@ class PlannedCell:
         run_dir: the run's folder.
         train_hash: 12 hex digits.
         protocol_hash: 12 hex digits.
+        earlier: folder of the scoring that an earlier plan had for this cell where it is another one now; or empty.
     """
 
     table: str
@@ -66,6 +67,7 @@ class PlannedCell:
     run_dir: str
     train_hash: str
     protocol_hash: str
+    earlier: str = ""
 
     @property
     def label(self) -> str:
@@ -81,11 +83,30 @@ class PlannedTable:
         title: its heading.
         columns: what it shows beside the columns that all tables have.
         baseline: the row that the others' differences are taken from, or None.
+        excluded: combinations that its product of axes leaves out, counted by the reason.
     """
 
     title: str
     columns: tuple[str, ...] = ()
     baseline: str | None = None
+    excluded: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class LawCurve:
+    """A masking law, drawn out.
+
+    Attributes:
+        formula: class and arguments.
+        mean: of the ratio.
+        density: in bins of equal width over [0, 1], atoms left out.
+        atoms: [ratio, probability] of the ratios that have one of their own.
+    """
+
+    formula: str
+    mean: float
+    density: list[float]
+    atoms: list[list[float]]
 
 
 @dataclass(frozen=True)
@@ -99,6 +120,7 @@ class Plan:
         tables: how each is shown, by name.
         protocols: protocol hash to the protocol's content.
         cells: all cells of all tables, also those that weren't asked for.
+        laws: the masking laws of the matrix by name, drawn out so that a report needs no torch (`LawCurve`).
     """
 
     matrix: str
@@ -107,6 +129,7 @@ class Plan:
     tables: dict[str, PlannedTable]
     protocols: dict[str, dict[str, Any]]
     cells: tuple[PlannedCell, ...]
+    laws: dict[str, LawCurve] = field(default_factory=dict)
 
 
 def results_folder(out: Path, scale: str) -> Path:
@@ -139,7 +162,8 @@ def read_plan(folder: Path) -> Plan:
             name: PlannedTable(**{**table, "columns": tuple(table["columns"])})
             for name, table in content.pop("tables").items()
         }
-        return Plan(cells=cells, tables=tables, **content)
+        laws = {name: LawCurve(**law) for name, law in content.pop("laws", {}).items()}
+        return Plan(cells=cells, tables=tables, laws=laws, **content)
     except FileNotFoundError:
         raise FileNotFoundError(f"{path}: nothing is planned here; `mntp ablate plan` writes it") from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -3,10 +3,23 @@
 import itertools
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from experiments.ablate.declared import Axes, Row
 from experiments.ablate.document import Entry
 from experiments.ablate.overlay import overlaps
+
+
+@dataclass(frozen=True)
+class _Exclusion:
+    """Values of some axes that are left out together, and why."""
+
+    entry: Entry
+    settings: dict[str, str]
+    reason: str
+
+    def holds(self, settings: Mapping[str, str]) -> bool:
+        return self.settings.items() <= settings.items()
 
 
 def axes_problem(named: Mapping[str, str], axes: Axes) -> str:
@@ -30,7 +43,7 @@ def axes_problem(named: Mapping[str, str], axes: Axes) -> str:
     return f"no value for {', '.join(missing)}: a row names, or implies, one of every axis" if missing else ""
 
 
-def read_product(entry: Entry, axes: Axes) -> tuple[dict[str, Row], dict[str, int]]:
+def read_product(entry: Entry, axes: Axes, exclude: Entry | None = None) -> tuple[dict[str, Row], dict[str, int]]:
     """Combine every value of some axes.
 
     A label that is only implied (`mask token`) counts as a value of its axis, so that each combination is either one
@@ -39,10 +52,14 @@ def read_product(entry: Entry, axes: Axes) -> tuple[dict[str, Row], dict[str, in
     Args:
         entry: the list of axes.
         axes: the declared axes.
+        exclude: list of `{axes: {schedule: uniform}, reason: ..}`: what holds all of these values is left out.
 
     Returns:
         Rows by id (`AudioNTP-zero-C`: the values that aren't implied), and how many combinations were left out for
         which reason.
+
+    Raises:
+        ValueError: an unknown axis or value, or an exclusion that leaves nothing out.
     """
     chosen = [item.choice(axes) for item in entry.items()]
     labels = {axis: list(axes[axis]) for axis in chosen}
@@ -51,6 +68,8 @@ def read_product(entry: Entry, axes: Axes) -> tuple[dict[str, Row], dict[str, in
             for axis, label in value.implies.items():
                 if axis in labels and label not in labels[axis]:
                     labels[axis].append(label)
+    exclusions = [_read_exclusion(item, labels) for item in exclude.items()] if exclude else []
+    idle = list(exclusions)
     rows: dict[str, Row] = {}
     excluded: Counter[str] = Counter()
     for combination in itertools.product(*labels.values()):
@@ -59,10 +78,24 @@ def read_product(entry: Entry, axes: Axes) -> tuple[dict[str, Row], dict[str, in
         if problem := _contradiction(settings, axes) or axes_problem(named, axes):
             excluded[problem] += 1
             continue
+        if matching := [exclusion for exclusion in exclusions if exclusion.holds(settings)]:
+            excluded[matching[0].reason] += 1
+            idle = [exclusion for exclusion in idle if exclusion not in matching]
+            continue
         name = "-".join(named.values())
         description = ", ".join(f"{axis.replace('_', ' ')}: {label}" for axis, label in settings.items())
         rows[name] = Row(name, entry.where, named, (), description, {})
+    for exclusion in idle:
+        raise exclusion.entry.error("this leaves nothing out: no row of the product has all of these values")
     return rows, dict(excluded)
+
+
+def _read_exclusion(entry: Entry, labels: Mapping[str, Sequence[str]]) -> _Exclusion:
+    fields = entry.fields(keys := ("axes", "reason"), required=keys)
+    settings = {axis: child.choice(labels[axis]) for axis, child in fields["axes"].fields(labels).items()}
+    if not settings:
+        raise fields["axes"].error("no value is named: this would leave out every combination")
+    return _Exclusion(entry, settings, fields["reason"].text())
 
 
 def _named(settings: Mapping[str, str], axes: Axes) -> dict[str, str]:

@@ -25,6 +25,8 @@ class Result:
         value: Any
         if metric == "head_share":
             value = run["num_head_parameters"] / run["num_parameters"] if run.get("num_parameters") else None
+        elif metric == "gpu_hours":
+            value = run["gpu_seconds"] / 3600 if run.get("gpu_seconds") else None
         elif metric == "sample_seconds":
             value = self.state.timings.get(metric) if run else None
         elif metric in RECORDED:

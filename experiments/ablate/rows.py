@@ -26,14 +26,12 @@ class RowReader:
 
     def table(self, name: str, entry: Entry) -> Table:
         """Read a table: the product of axes, or rows that are declared one by one."""
+        if "product" in entry.mapping():
+            return self._product(name, entry)
         fields = entry.fields(
-            ("title", "product", "like", "decodes", "columns", "baseline", "default_rows", "rows"), ["title"]
+            ("title", "like", "decodes", "columns", "baseline", "default_rows", "rows"),
+            required=["title", "baseline", "default_rows", "rows"],
         )
-        if "product" in fields:
-            entry.fields(("title", "product"))
-            rows, excluded = read_product(fields["product"], self.axes)
-            return Table(name, fields["title"].text(), rows, product=True, excluded=excluded)
-        entry.fields(fields, required=["baseline", "default_rows", "rows"])
         decodes = "decodes" in fields and fields["decodes"].boolean()
         for row, child in fields["rows"].mapping().items():
             self.read[name, row] = self._row(row, child, fields.get("like"), decodes)
@@ -47,6 +45,16 @@ class RowReader:
             if "columns" in fields
             else (),
         )
+
+    def _product(self, name: str, entry: Entry) -> Table:
+        """Every combination of some axes, but those that it excludes, and the rows that it includes besides."""
+        fields = entry.fields(("title", "product", "exclude", "include"), required=["title", "product"])
+        rows, excluded = read_product(fields["product"], self.axes, fields.get("exclude"))
+        for row, child in fields["include"].mapping().items() if "include" in fields else ():
+            if row in rows:
+                raise child.error("a combination of the product has this name")
+            rows[row] = self.read[name, row] = self._row(row, child, None, decodes=False)
+        return Table(name, fields["title"].text(), rows, product=True, excluded=excluded)
 
     def reference(self, entry: Entry) -> dict[str, Row]:
         """Read the reference rows: scorings of one run, the model of the row `like` with their common overlay."""

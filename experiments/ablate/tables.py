@@ -1,29 +1,38 @@
 """Tables of finished cells: CSV for machines, Markdown for readers, rich for the terminal.
 
-Ours and the paper's values never stand in one table for readers: at another scale, on another corpus and by another
-judge they aren't the same quantities. A missing number stays missing: it is shown as its state.
+Ours and the paper's values are compared only where scale and judge are the paper's: else they aren't the same
+quantities, and stand apart. A missing number stays missing: it is shown as its state.
 """
 
 import csv
 import io
-import math
 import statistics
 from collections.abc import Sequence
 
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from experiments.ablate.comparison import Comparer, Comparison
+from experiments.ablate.comparison import Comparison, compare_with
 from experiments.ablate.metrics import METRICS, shown_metrics
 from experiments.ablate.planned import PlannedTable
-from experiments.ablate.published import PAPER_COSTS, PAPER_METRICS
 from experiments.ablate.result import Result
+from experiments.ablate.shown import (
+    ShownTable,
+    best_shown,
+    heading,
+    is_best,
+    once,
+    published_columns,
+    shown_table,
+    table_metrics,
+)
 from experiments.ablate.status import DONE, STYLES
 
 NOT_COMPARABLE = (
     "The paper's values were measured at another scale, on another corpus and by other judges: "
     "they are not comparable with the ones above; only the order of rows may be."
 )
+COMPARABLE = "In brackets: ours less the paper's value."
 BIASED = (
     "± is half of the 95 % interval over clips. Frechet distances and inception scores are biased at small numbers of "
     "clips, Frechet distances upwards: compare rows of equal numbers only."
@@ -40,10 +49,10 @@ def table_csv(results: Sequence[Result], table: PlannedTable, judge: str) -> str
 
     A number that is missing is an empty field beside its state; one that doesn't apply is `n/a`.
     """
-    metrics = (*shown_metrics(judge), *table.columns)
+    metrics = table_metrics(results, table, judge)
     with_interval = [name for name in metrics if METRICS[name].better]
     settings = list(results[0].cell.settings)
-    published = _published(results)
+    published = published_columns(results)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow([
@@ -76,52 +85,56 @@ def differences_csv(comparisons: Sequence[Comparison]) -> str:
 
 def compare_rows(results: Sequence[Result], table: PlannedTable, judge: str) -> list[Comparison]:
     """Every trained row against the table's baseline, in every metric that has a better direction."""
-    return [] if table.baseline is None else list(Comparer(results).against(table.baseline, shown_metrics(judge)))
+    return [] if table.baseline is None else list(compare_with(table.baseline, results, shown_metrics(judge)))
 
 
 def table_markdown(
     results: Sequence[Result], table: PlannedTable, judge: str, comparisons: Sequence[Comparison]
 ) -> str:
     """Return one table as Markdown: ours (best trained row in bold), differences, notes, the paper's values apart."""
-    settings = list(results[0].cell.settings)
-    several_seeds = len({result.cell.seed for result in results}) > 1
-    best = best_shown(results, judge)
-    header = ["row", *settings, *(["seed"] if several_seeds else []), "clips"]
-    metrics = (*shown_metrics(judge), *table.columns)
-    header += [f"{name}{METRICS[name].arrow()}" for name in metrics]
-    lines = [f"# {table.title}", "", f"## Ours, scale `{results[0].cell.scale}`, judge `{judge}`", "", *_head(header)]
-    for result in results:
-        cell = result.cell
-        cells = [cell.row, *(cell.settings[axis] for axis in settings)]
-        cells += [str(cell.seed)] if several_seeds else []
-        cells.append(str(result.state.metrics.get("num_clips", "")))
-        for metric in metrics:
-            shown = result.shown(metric)
-            cells.append(f"**{shown}**" if _is_best(result, metric, best) else shown)
-        lines.append(_line(cells))
-    if any(result.interval(metric) for result in results for metric in metrics):
+    shown = shown_table(results, table, judge)
+    header = [*shown.words, *map(heading, shown.metrics)]
+    lines = [f"# {shown.title}", "", f"## Ours, scale `{shown.scale}`, judge `{judge}`", "", *_head(header)]
+    for line in shown.lines:
+        lines.append(_line([*line.words, *(f"**{v.full}**" if v.best else v.full for v in line.values)]))
+    if shown.has_intervals:
         lines += ["", BIASED]
-    lines += ["", *(f"- {result.cell.row}: {_escape(result.cell.description)}" for result in _once(results))]
-    lines += _over_seeds(results, metrics) if several_seeds else []
+    lines += ["", *(f"- {result.cell.row}: {_escape(result.cell.description)}" for result in once(results))]
+    lines += _over_seeds(results, shown.metrics) if shown.several_seeds else []
     lines += _differences(comparisons, judge)
-    notes = [f"- {r.cell.row}{f' (seed {r.cell.seed})' if several_seeds else ''}: {_escape(r.notes())}"
+    notes = [f"- {r.cell.row}{f' (seed {r.cell.seed})' if shown.several_seeds else ''}: {_escape(r.notes())}"
              for r in results if r.notes()]  # fmt: skip
     lines += ["", "Notes:", "", *notes] if notes else []
-    lines += ["", "## Published", "", NOT_COMPARABLE, "", *_head(["row", *(names := _published(results))])]
-    for result in _once(results):
-        if result.cell.published:
-            lines.append(_line([result.cell.row, *(result.cell.published.get(m, "not given") for m in names)]))
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, *_beside_the_paper(shown)]) + "\n"
+
+
+def _beside_the_paper(shown: ShownTable) -> list[str]:
+    """The paper's values; with ours less the paper's where they are comparable."""
+    lines = ["", "## Published", "", COMPARABLE if shown.comparable else NOT_COMPARABLE, ""]
+    lines += _head(["row", *shown.published])
+    several = shown.several_seeds and shown.comparable
+    for result in [line.result for line in shown.lines] if several else once([line.result for line in shown.lines]):
+        if not result.cell.published:
+            continue
+        cells = [f"{result.cell.row} (seed {result.cell.seed})" if several else result.cell.row]
+        for metric in shown.published:
+            gap = shown.gap(result, metric)
+            cells.append(result.cell.published.get(metric, "not given") + (f" ({gap})" if gap else ""))
+        lines.append(_line(cells))
+    return lines
 
 
 def _over_seeds(results: Sequence[Result], metrics: Sequence[str]) -> list[str]:
     """Mean and standard deviation over training seeds, and how many there are."""
     lines = ["", "## Over training seeds: mean, standard deviation (n - 1), n", "", *_head(["row", *metrics])]
-    for row in dict.fromkeys(result.cell.row for result in results if not result.cell.reference):
+    rows: dict[str, list[Result]] = {}
+    for result in results:
+        if not result.cell.reference:
+            rows.setdefault(result.cell.row, []).append(result)
+    for row, of_row in rows.items():
         cells = [row]
         for metric in metrics:
-            of_row = (result.value(metric) for result in results if result.cell.row == row)
-            values = [value for value in of_row if value is not None]
+            values = [value for result in of_row if (value := result.value(metric)) is not None]
             digits = METRICS[metric].digits
             mean = f"{statistics.fmean(values):.{digits}f}" if values else "no value"
             spread = f", {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
@@ -158,35 +171,18 @@ def table_rich(results: Sequence[Result], table: PlannedTable, judge: str) -> Ri
     shown = RichTable(title=title, title_justify="left")
     for name in ("row", "seed", *axes):
         shown.add_column(name.replace("_", " "), overflow="fold")
-    metrics = (*shown_metrics(judge), *table.columns)
+    metrics = table_metrics(results, table, judge)
     for name in metrics:
         shown.add_column(f"{name.replace('_', ' ')}{METRICS[name].arrow()}", justify="right", overflow="fold")
     for result in results:
         values = []
         for metric_name in metrics:
             style = "" if result.state.state == DONE else STYLES[result.state.state]
-            style = "bold" if _is_best(result, metric_name, best) else style
+            style = "bold" if is_best(result, metric_name, best) else style
             values.append(Text(result.rounded(metric_name), style=style))
         settings = (result.cell.settings[axis] for axis in axes)
         shown.add_row(*map(Text, (result.cell.row, str(result.cell.seed), *settings)), *values)
     return shown
-
-
-def best_shown(results: Sequence[Result], judge: str) -> dict[str, str]:
-    """Return the best trained row's value per metric, as it is shown; what looks equal is equally good."""
-    best = {}
-    for name in shown_metrics(judge):
-        better = METRICS[name].better
-        trained = [(r.value(name), r.rounded(name)) for r in results if not r.cell.reference]
-        values = [(value * better, shown) for value, shown in trained if value is not None and math.isfinite(value)]
-        if better and len(values) > 1:
-            best[name] = max(values)[1]
-    return best
-
-
-def _is_best(result: Result, metric: str, best: dict[str, str]) -> bool:
-    trained = not result.cell.reference and result.value(metric) is not None
-    return trained and result.rounded(metric) == best.get(metric)
 
 
 def _csv_value(result: Result, metric: str) -> str:
@@ -194,16 +190,6 @@ def _csv_value(result: Result, metric: str) -> str:
     if value is None:
         return "n/a" if result.state.state == DONE else ""
     return repr(value)
-
-
-def _published(results: Sequence[Result]) -> list[str]:
-    """The paper's metrics, and those costs that it prints for any of these rows (Table 4)."""
-    return [*PAPER_METRICS, *(cost for cost in PAPER_COSTS if any(cost in r.cell.published for r in results))]
-
-
-def _once(results: Sequence[Result]) -> list[Result]:
-    """The first of each row, where there are several seeds."""
-    return list({result.cell.row: result for result in reversed(results)}.values())[::-1]
 
 
 def _head(names: Sequence[str]) -> list[str]:

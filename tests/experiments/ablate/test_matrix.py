@@ -89,6 +89,71 @@ def test_the_product_of_the_axes_is_every_combination_that_makes_sense(matrix: M
     assert len(select_rows(matrix, "factorial")) == 43 + 3
 
 
+PRODUCT = "    product: [system, masking, target_position_embedding, schedule]\n"
+EXCLUDE = """\
+    exclude:
+      - {axes: {system: AudioMNTP, schedule: D_mar}, reason: the paper says it works poorly}
+      - {axes: {masking: zero}, reason: hidden tokens are dropped here}
+"""
+INCLUDE = """\
+    include:
+      wide:
+        axes: {system: AudioMNTP, target_position_embedding: on, schedule: D_mar}
+        set: {model.init_args.head.init_args.width: 16}
+        description: left out above, and wanted in this one form
+        paper: {table: 3, row: H}
+"""
+
+
+def matrix_text(old: str = "", new: str = "") -> str:
+    """The repository's matrix, its product with exclusions and an extra row, one part of these replaced."""
+    text = (REPOSITORY / "ablations.yaml").read_text()
+    assert text.count(PRODUCT) == 1 and old in EXCLUDE + INCLUDE, "the test is stale"
+    return text.replace(
+        PRODUCT, PRODUCT + (EXCLUDE + INCLUDE).replace(old, new, 1) if old else PRODUCT + EXCLUDE + INCLUDE
+    )
+
+
+def test_a_product_leaves_out_what_it_excludes_and_has_what_it_includes(tmp_path: Path, matrix: Matrix) -> None:
+    changed = load_world(tmp_path, matrix_text())
+    before, after = matrix.tables["factorial"], changed.tables["factorial"]
+    # AudioMNTP with D_mar, position on or off; AudioNTP with zeros under 7 laws
+    gone = before.rows.keys() - after.rows.keys()
+    assert len(gone) == 2 + 7 and after.rows.keys() - before.rows.keys() == {"wide"}
+    assert after.excluded["the paper says it works poorly"] == 2
+    assert after.excluded["hidden tokens are dropped here"] == 7
+    assert sum(after.excluded.values()) - sum(before.excluded.values()) == len(gone)
+    cells = {cell.row.id: cell for cell in expand(changed, "micro", [0], {"factorial"}) if cell.table == "factorial"}
+    wide = cells["wide"]
+    assert wide.config["model"]["init_args"]["ratio"] == D_MAR and wide.row.published["fd"] == "15.55"
+    assert wide.config["model"]["init_args"]["head"]["init_args"]["width"] == 16
+    assert select_rows(changed, "factorial:wide") == {("factorial", "wide")}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ("masking: zero", "masking: zeros", "'zeros' is not known here"),
+        ("schedule: D_mar}, reason", "schedul: D_mar}, reason", "did you mean 'schedule'"),
+        ("masking: zero", "masking: none, schedule: A", "this leaves nothing out"),
+        ("{axes: {masking: zero}", "{axes: {}", "no value is named"),
+        (", reason: hidden tokens are dropped here", "", "the key 'reason' is missing"),
+        ("      wide:", "      AudioNTP-none:", "a combination of the product has this name"),
+        ("head.init_args.width: 16", "seed: 3", "the seed is not the matrix's"),
+        ("    include:", "    default_rows: [wide]\n    include:", "'default_rows' is not known here"),
+    ],
+)  # fmt: skip
+def test_a_mistake_in_a_product_is_told_with_its_line(tmp_path: Path, old: str, new: str, says: str) -> None:
+    path = write_world(tmp_path, matrix_text(old, new))
+    with pytest.raises(ValueError) as raised:
+        load_matrix(path)
+    message = str(raised.value)
+    assert message.startswith(f"{path}:") and says in message and "\n" not in message
+    line = int(message.removeprefix(f"{path}:").split(":")[0])
+    changed = matrix_text(old, new).splitlines()
+    assert changed[line - 1] not in matrix_text().splitlines()
+
+
 def test_published_values_are_the_papers_as_printed(cells: dict[tuple[str, str], Cell]) -> None:
     published = {"fd": "14.85", "fad": "1.70", "kl": "1.17", "is": "9.62", "clap": "0.335"}
     assert cells["table3", "J"].row.published == published
