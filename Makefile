@@ -11,7 +11,7 @@ SEEDS ?= 0
 export GOMP_SPINCOUNT ?= 3000
 
 .DEFAULT_GOAL := help
-.PHONY: help install ablations status gather test check format clean
+.PHONY: help install ablations status gather report test check format clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -35,6 +35,9 @@ status: $(VENV)/installed ## show the state of every cell
 
 gather: $(VENV)/installed ## write the tables from what is finished
 	$(BIN)/mntp ablate gather --scale $(SCALE)
+
+report: $(VENV)/installed ## write report.html: tables, curves, sounds, failures in one offline file
+	$(BIN)/mntp ablate report --scale $(SCALE)
 
 test: $(VENV)/installed ## run the tests (no system packages, no network, no GPU)
 	$(BIN)/python -m pytest

@@ -8,8 +8,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from experiments.ablate.declared import Matrix
 from experiments.ablate.matrix import load_matrix
 from experiments.ablate.overlay import Setting
+from experiments.ablate.planned import LawCurve
 from mntp.files import atomic_write
 from mntp.masking import RATIO_LAWS, RatioLaw
 from mntp.registry import build
@@ -17,6 +19,7 @@ from mntp.registry import build
 AXIS, KEY = "schedule", "model.init_args.ratio"
 FORMATS = (".png", ".pdf", ".svg")
 NUM_BINS = 500
+NUM_CURVE_BINS = 100  # of a law in plan.json
 COLUMNS = 4
 VISIBLE_MASS = 1e-3  # atoms below it are not marked
 
@@ -46,15 +49,31 @@ def declared_laws(path: Path) -> dict[str, dict[str, Any]]:
     Raises:
         ValueError: the axis is missing.
     """
-    declared = {
-        name: setting.value
-        for name, value in load_matrix(path).axes.get(AXIS, {}).items()
-        for setting in value.overlay
-        if isinstance(setting, Setting) and setting.key == KEY
-    }
+    declared = _laws_of(load_matrix(path))
     if not declared:
         raise ValueError(f"{path}: draws nothing without an axis '{AXIS}' whose values set {KEY}")
     return declared
+
+
+def law_curves(matrix: Matrix) -> dict[str, LawCurve]:
+    """The laws of a matrix's axis `schedule` by name, drawn out; none where it has no such axis."""
+    declared, edges = _laws_of(matrix), np.linspace(0, 1, NUM_CURVE_BINS + 1)
+    curves = {}
+    for name, spec in declared.items():
+        law = build_law(spec)
+        values = [round(float(value), 4) for value in density(law, edges)]
+        atoms = [[ratio, mass] for ratio, mass in law.atoms.items() if mass >= VISIBLE_MASS]
+        curves[name] = LawCurve(_formula(spec, declared), round(mean_ratio(law), 4), values, atoms)
+    return curves
+
+
+def _laws_of(matrix: Matrix) -> dict[str, dict[str, Any]]:
+    return {
+        name: setting.value
+        for name, value in matrix.axes.get(AXIS, {}).items()
+        for setting in value.overlay
+        if isinstance(setting, Setting) and setting.key == KEY
+    }
 
 
 def build_law(spec: dict[str, Any]) -> RatioLaw:

@@ -29,6 +29,7 @@ COMMANDS = {
     "ablate run": ("experiments.ablate.cli", "run", "run the cells that are missing, then gather the tables"),
     "ablate status": ("experiments.ablate.cli", "status", "show the state of every cell"),
     "ablate gather": ("experiments.ablate.cli", "gather", "write results.csv and the tables from finished cells"),
+    "ablate report": ("experiments.ablate.cli", "report", "write report.html: everything in one offline file"),
 }
 LIGHTNING = ("fit", "validate", "test", "predict")
 

@@ -1,24 +1,26 @@
-"""`mntp ablate plan|run|status|gather`: thin commands over the modules beside this one.
+"""`mntp ablate plan|run|status|gather|report`: thin commands over the modules beside this one.
 
 Each returns its exit code. Only `plan` and `run` import torch, and only when they are called.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from experiments.ablate.expansion import expand
 from experiments.ablate.gather import gather_results
 from experiments.ablate.local import InterruptedRunError, run_command, run_jobs
 from experiments.ablate.matrix import load_matrix
+from experiments.ablate.outlook import left_out, plan_view
 from experiments.ablate.plan import Job, build_plan
 from experiments.ablate.planned import DEFAULT_SCALE, Plan, read_plan, results_folder, write_plan
 from experiments.ablate.selection import select_rows
-from experiments.ablate.status import DONE, INTERRUPTED, STYLES, cell_state, status_table
+from experiments.ablate.stale import with_earlier
+from experiments.ablate.status import DONE, INTERRUPTED, STYLES, status_table
 from experiments.ablate.tables import table_rich
 
 
@@ -31,8 +33,10 @@ def plan(
     runs: Path = Path("runs"),
     judges: Path = Path("data/judges"),
     weights: Path = Path("weights"),
+    cost: bool = False,
+    cap_hours: float | None = None,
 ) -> int:
-    """Check every cell, name its run, and show what is done and what would run; writes `plan.json`.
+    """Check every cell, name its run, and show what is done, cached, missing or stale; writes `plan.json`.
 
     Args:
         matrix: the matrix file.
@@ -43,12 +47,22 @@ def plan(
         runs: folder of the runs.
         judges: folder where the judge network is kept, and what the judges heard.
         weights: folder of public checkpoints, for scales that are judged by them.
+        cost: predict hours from finished runs of the same shape, or from a few steps that are run and timed now.
+        cap_hours: warn where more hours are predicted; asks for the cost.
     """
     planned, jobs = _plan(matrix, scale, rows, seeds, out, runs, judges, weights)
     console = _console()
-    console.print(plan_table(planned))
-    done = sum(cell_state(cell).state == DONE for cell in planned.cells if cell.selected and not cell.same_as)
-    console.print(f"{len(jobs)} scorings of {len({job.run_dir for job in jobs})} runs, {done} done", highlight=False)
+    table, states = plan_view(planned)
+    console.print(table)
+    lines = left_out(planned)
+    lines.append(f"{len(jobs)} scorings of {len({job.run_dir for job in jobs})} runs, {states}")
+    if cost or cap_hours is not None:
+        from experiments.ablate.cost import predict_cost
+        from experiments.step_time import measure_steps  # torch
+
+        lines += predict_cost(jobs, measure_steps).lines(cap_hours)
+    for line in lines:
+        console.print(line, highlight=False, markup=False)
     return 0
 
 
@@ -75,7 +89,8 @@ def run(
         weights: folder of public checkpoints, for scales that are judged by them.
     """
     _, jobs = _plan(matrix, scale, rows, seeds, out, runs, judges, weights)
-    return execute(jobs, run_command(judges, weights), results_folder(out, scale), _console())
+    code = execute(jobs, run_command(judges, weights), results_folder(out, scale), _console())
+    return report(out, scale) or code if code in (0, 1) else code
 
 
 def status(out: Path = Path("results"), scale: str = DEFAULT_SCALE) -> int:
@@ -97,6 +112,22 @@ def gather(out: Path = Path("results"), scale: str = DEFAULT_SCALE) -> int:
         scale: the scale that was planned.
     """
     _show_tables(results_folder(out, scale), _console())
+    return 0
+
+
+def report(out: Path = Path("results"), scale: str = DEFAULT_SCALE, prompts: int = 4, max_mb: float = 20.0) -> int:
+    """Write `report.html`: tables, figures, curves, sounds, differences, failures and provenance in one offline file.
+
+    Args:
+        out: folder of the results.
+        scale: the scale that was planned.
+        prompts: test clips that can be heard, the same in every cell.
+        max_mb: what sounds and their spectrograms may weigh; fewer prompts are shown where they would weigh more.
+    """
+    from experiments.ablate.report import write_report  # matplotlib and jinja2: status needs neither
+
+    path = write_report(results_folder(out, scale), prompts, max_mb)
+    _console().print(f"written: {path} ({path.stat().st_size / 1e6:.1f} MB)", highlight=False)
     return 0
 
 
@@ -135,23 +166,6 @@ def execute(jobs: list[Job], command: Callable[[Job], list[str]], folder: Path, 
     return 1 if missing else 0
 
 
-def plan_table(planned: Plan) -> Table:
-    """Return the table that `mntp ablate plan` prints."""
-    table = Table(title=f"{planned.matrix}, scale {planned.scale}", title_justify="left")
-    for name in ("cell", "system", "differs from the base config", "state", "run", "about"):
-        table.add_column(name, overflow="fold")
-    for cell in planned.cells:
-        state = cell_state(cell)
-        differences = "\n".join(f"{key} = {_brief(value)}" for key, value in cell.differences.items())
-        about = state.reason if state.state != DONE else ""
-        about = f"same run as {cell.same_as}" if cell.same_as else about
-        style = STYLES[state.state]
-        run_name = Path(cell.run_dir).name if cell.run_dir else ""
-        cells = (cell.label, cell.system, differences)
-        table.add_row(*map(Text, cells), Text(state.state, style=style), Text(run_name), Text(about))
-    return table
-
-
 def _plan(
     matrix: Path, scale: str, rows: str, seeds: str, out: Path, runs: Path, judges: Path, weights: Path
 ) -> tuple[Plan, list[Job]]:
@@ -167,8 +181,12 @@ def _plan(
     def prepared(config: dict[str, Any]) -> dict[str, str]:
         return prepare(config, judges, kind, weights)
 
+    from experiments.laws import law_curves
+
+    folder = results_folder(out, scale)
     planned, jobs = build_plan(loaded, cells, selected, runs, resolve, prepared)
-    write_plan(planned, results_folder(out, scale))
+    planned = with_earlier(replace(planned, laws=law_curves(loaded)), folder)
+    write_plan(planned, folder)
     return planned, jobs
 
 
@@ -189,20 +207,10 @@ def _show_tables(folder: Path, console: Console) -> None:
     tables = gather_results(folder)
     for name, results in tables.items():
         console.print(table_rich(results, planned.tables[name], planned.judge))
-    console.print(f"written: {folder}/results.csv, " + ", ".join(f"{name}.csv, {name}.md" for name in tables))
+    console.print(f"written: {folder}/results.csv, " + ", ".join(f"{name}.csv|md|tex" for name in tables))
 
 
 def _console() -> Console:
     """The terminal, or lines of a fixed width that tables fit into where there is none (a log, a pipe)."""
     console = Console()
     return console if console.is_terminal else Console(width=PIPE_WIDTH)
-
-
-def _brief(value: Any) -> str:
-    """One line for a value: a class with its arguments as `Uniform(low=0, high=1)`."""
-    if isinstance(value, dict) and "class_path" in value:
-        arguments = ", ".join(f"{key}={_brief(item)}" for key, item in value.get("init_args", {}).items())
-        return f"{value['class_path'].rpartition('.')[2]}({arguments})"
-    if isinstance(value, list):
-        return f"[{', '.join(map(_brief, value))}]"
-    return str(value)

@@ -5,9 +5,12 @@ import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from experiments.ablate.figures import write_figures
+from experiments.ablate.latex import table_latex
 from experiments.ablate.metrics import JUDGED, shown_metrics
 from experiments.ablate.planned import Plan, read_plan
 from experiments.ablate.result import Result
+from experiments.ablate.shown import shown_table
 from experiments.ablate.status import DONE, cell_state
 from experiments.ablate.tables import compare_rows, differences_csv, table_csv, table_markdown
 from experiments.protocol import scoring_hash
@@ -21,7 +24,7 @@ NOT_METRICS = ("num_clips", "num_held_out_clips", "coverage")
 
 
 def gather_results(folder: Path) -> dict[str, list[Result]]:
-    """Read the run folders of the tables that were asked for; write `results.csv` and each table's CSV and Markdown.
+    """Read the run folders of the tables that were asked for; write `results.csv`, each table's files, and figures.
 
     Args:
         folder: where `plan.json` lies, and where the tables go.
@@ -46,6 +49,8 @@ def gather_results(folder: Path) -> dict[str, list[Result]]:
         _write(folder / f"{name}.csv", table_csv(rows, table, plan.judge))
         _write(folder / f"{name}_differences.csv", differences_csv(comparisons))
         _write(folder / f"{name}.md", table_markdown(rows, table, plan.judge, comparisons))
+        _write(folder / f"{name}.tex", table_latex(shown_table(rows, table, plan.judge)))
+    write_figures(folder, tables, plan.judge)
     return tables
 
 

@@ -151,13 +151,13 @@ def _differences(comparisons: Sequence[Comparison], judge: str) -> list[str]:
     metrics = [name for name in shown_metrics(judge) if any(metric == name for _, metric in found)]
     lines = ["", f"## Differences from row {comparisons[0].other}, on the same clips", "", *_head(["row", *metrics])]
     for row in dict.fromkeys(item.row for item in comparisons):
-        lines.append(_line([row, *(_difference(found.get((row, metric))) for metric in metrics)]))
+        items = (found.get((row, metric)) for metric in metrics)
+        lines.append(_line([row, *(difference_text(item) if item else "" for item in items)]))
     return [*lines, "", DIFFERENCES]
 
 
-def _difference(item: Comparison | None) -> str:
-    if item is None:
-        return ""
+def difference_text(item: Comparison) -> str:
+    """Return a difference with its interval, as `+1.000 [+0.810, +1.190]`, and whether it isn't separable."""
     digits, difference = METRICS[item.metric].digits, item.difference
     text = f"{difference.value:+.{digits}f} [{difference.low:+.{digits}f}, {difference.high:+.{digits}f}]"
     return text if item.separable else f"{text} not separable"
