@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from experiments.ablate.metrics import JUDGED, METRICS
-from experiments.ablate.planned import LawCurve, row_label
+from experiments.ablate.planned import LawCurve, Plan, row_label
 from experiments.ablate.result import Result
 from mntp.files import atomic_write
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 SECONDS = "figure4"
 MAX_POINTS = 200  # of a curve
+COLUMNS = 2  # of panels, that a phone can show
 GREY = "#808080"  # readable on white and on black
 
 
@@ -52,13 +53,12 @@ class Point:
     seed: int
 
 
-def write_figures(folder: Path, tables: Mapping[str, Sequence[Result]], judge: str) -> list[Path]:
+def write_figures(folder: Path, plan: Plan, tables: Mapping[str, Sequence[Result]]) -> None:
     """Write each figure that has points as PNG, with a CSV of what it shows; an older one without points goes.
 
     Figures 6a and 6b rest on their tables' own CSV files.
     """
-    written = []
-    for name, points in {**sweeps(tables, judge), SECONDS: seconds_points(tables, judge)}.items():
+    for name, points in score_points(plan, tables).items():
         path = folder / f"{name}.png"
         if not points:
             path.unlink(missing_ok=True)
@@ -70,12 +70,15 @@ def write_figures(folder: Path, tables: Mapping[str, Sequence[Result]], judge: s
         if name == SECONDS:
             with atomic_write(path.with_suffix(".csv")) as file:
                 file.write(points_csv(points))
-        written.append(path)
-    return written
 
 
-def sweeps(tables: Mapping[str, Sequence[Result]], judge: str) -> dict[str, list[Point]]:
-    """Points of the tables that are figures: their rows are named by the value that they sweep."""
+def score_points(plan: Plan, tables: Mapping[str, Sequence[Result]]) -> dict[str, list[Point]]:
+    """Points of each figure: quality against seconds, and the tables whose rows are the values of a sweep."""
+    timed = [results for name, results in tables.items() if "sample_seconds" in plan.tables[name].columns]
+    return {SECONDS: _seconds_points(timed, plan.judge), **_sweeps(tables, plan.judge)}
+
+
+def _sweeps(tables: Mapping[str, Sequence[Result]], judge: str) -> dict[str, list[Point]]:
     return {
         name: [
             point
@@ -88,10 +91,10 @@ def sweeps(tables: Mapping[str, Sequence[Result]], judge: str) -> dict[str, list
     }
 
 
-def seconds_points(tables: Mapping[str, Sequence[Result]], judge: str) -> list[Point]:
-    """Points of the trained rows whose sampling was timed, each scoring once, at its seconds a clip."""
+def _seconds_points(tables: Sequence[Sequence[Result]], judge: str) -> list[Point]:
+    """Points of the trained rows, each scoring once, at its seconds a clip."""
     points, seen = [], set()
-    for results in tables.values():
+    for results in tables:
         for result in results:
             cell, taken = result.cell, result.value("sample_seconds")
             key = (cell.run_dir, cell.protocol_hash)
@@ -120,8 +123,12 @@ def score_figure(points: Sequence[Point], name: str) -> "Figure":
     from matplotlib.figure import Figure
 
     metrics = list(dict.fromkeys(point.metric for point in points))
-    figure = Figure(figsize=(3.4 * len(metrics), 3.0), layout="constrained")
-    for panel, metric in zip(figure.subplots(1, len(metrics), squeeze=False)[0], metrics, strict=True):
+    rows = -(-len(metrics) // COLUMNS)
+    figure = Figure(figsize=(3.8 * COLUMNS, 2.7 * rows), layout="constrained")
+    panels = figure.subplots(rows, COLUMNS, squeeze=False).flatten()
+    for panel in panels[len(metrics) :]:
+        panel.set_visible(False)
+    for panel, metric in zip(panels, metrics, strict=False):
         shown = sorted((point for point in points if point.metric == metric), key=lambda point: point.x)
         for seed in dict.fromkeys(point.seed for point in shown):
             _draw(panel, [point for point in shown if point.seed == seed], joined=name != SECONDS)

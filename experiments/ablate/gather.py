@@ -50,7 +50,7 @@ def gather_results(folder: Path) -> dict[str, list[Result]]:
         _write(folder / f"{name}_differences.csv", differences_csv(comparisons))
         _write(folder / f"{name}.md", table_markdown(rows, table, plan.judge, comparisons))
         _write(folder / f"{name}.tex", table_latex(shown_table(rows, table, plan.judge)))
-    write_figures(folder, tables, plan.judge)
+    write_figures(folder, plan, tables)
     return tables
 
 

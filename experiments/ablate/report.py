@@ -17,8 +17,7 @@ from experiments.ablate.figures import (
     loss_figure,
     render,
     score_figure,
-    seconds_points,
-    sweeps,
+    score_points,
 )
 from experiments.ablate.gather import gather_results
 from experiments.ablate.outlook import brief
@@ -39,6 +38,7 @@ from mntp.files import atomic_write
 
 TEMPLATES = Path(__file__).parent / "templates"
 MAX_CURVES = 24
+SECONDS_TITLE = "Quality against seconds of sampling, as in Figure 4"
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ def report_html(plan: Plan, tables: Mapping[str, Sequence[Result]], prompts: int
         plan=plan,
         counts=Counter(result.state.state for result in asked),
         sections=[_section(name, of_table, plan) for name, of_table in tables.items()],
-        figures=list(_figures(tables, plan.judge)),
+        figures=list(_figures(plan, tables)),
         laws=laws,
         law_picture=_svg(law_figure(laws)) if laws else "",
         prompts=heard,
@@ -159,11 +159,11 @@ def _differences(comparisons: Sequence[Comparison], metrics: Sequence[str]) -> l
     return [(row, [texts.get(metric, "") for metric in metrics]) for row, texts in rows.items()]
 
 
-def _figures(tables: Mapping[str, Sequence[Result]], judge: str) -> Iterable[tuple[str, str, list[str]]]:
+def _figures(plan: Plan, tables: Mapping[str, Sequence[Result]]) -> Iterable[tuple[str, str, list[str]]]:
     """Title, data URI and files of each figure that has points."""
-    for name, points in {SECONDS: seconds_points(tables, judge), **sweeps(tables, judge)}.items():
+    for name, points in score_points(plan, tables).items():
         if points:
-            title = "Quality against seconds of sampling, as in Figure 4" if name == SECONDS else name
+            title = SECONDS_TITLE if name == SECONDS else plan.tables[name].title
             yield title, _svg(score_figure(points, name)), [f"{name}.png", f"{name}.csv"]
 
 

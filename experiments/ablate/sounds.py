@@ -115,10 +115,15 @@ def _sources(done: Sequence[Result], plan: Plan, store: Path | None) -> list[Sou
             folder = store / "audio" / split
         found.setdefault(folder, []).append(result)
     return [
-        Source(" = ".join(result.cell.label for result in results), results[0].cell.description, folder)
+        Source(" = ".join(dict.fromkeys(map(_name, results))), results[0].cell.description, folder)
         for folder, results in found.items()
         if folder.is_dir()
     ]
+
+
+def _name(result: Result) -> str:
+    """A cell's label; a reference's row, which is in every table."""
+    return result.cell.row if result.cell.reference else result.cell.label
 
 
 def _store(done: Sequence[Result]) -> Path | None:

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from experiments.ablate import cli
 from experiments.ablate.local import InterruptedRunError, JobView
-from experiments.ablate.planned import Plan, read_plan, write_plan
+from experiments.ablate.planned import Plan, PlannedCell, read_plan, write_plan
 from experiments.ablate.status import DONE, INTERRUPTED
 from tests.experiments.ablate.support import (
     REPOSITORY,
@@ -48,8 +48,8 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 def test_one_command_runs_the_rows_and_writes_the_tables(world: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run(rows="3A,3G,8C") == 0
     assert sorted(path.name for path in (world / "results").iterdir()) == [
-        "plan.json", "results.csv", "table3.csv", "table3.md", "table3_differences.csv",
-        "table8.csv", "table8.md", "table8_differences.csv",
+        "plan.json", "report.html", "results.csv", "table3.csv", "table3.md", "table3.tex", "table3_differences.csv",
+        "table8.csv", "table8.md", "table8.tex", "table8_differences.csv",
     ]  # fmt: skip
     assert len(list((world / "runs").iterdir())) == 2
     rows = [line.split(",") for line in (world / "results/table8.csv").read_text().splitlines()]
@@ -63,7 +63,7 @@ def test_one_command_runs_the_rows_and_writes_the_tables(world: Path, capsys: py
 def test_plan_status_and_gather_say_the_same(world: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.plan(rows="3I") == 0
     shown = capsys.readouterr().out
-    assert "1 scorings of 1 runs, 0 done" in shown and "needs 3K" not in " ".join(shown.split())
+    assert "1 scorings of 1 runs, 0 done, 1 missing" in shown and "needs 3K" not in " ".join(shown.split())
     assert not (world / "runs").exists()  # planning starts nothing
     assert cli.status() == 0 and cli.gather() == 0
     assert "not run" in capsys.readouterr().out
@@ -95,11 +95,44 @@ def test_seeds() -> None:
     assert cli.parse_seeds("0, 2,1") == [0, 2, 1]
 
 
-@pytest.mark.parametrize("module", ["status", "gather", "tables", "matrix", "local", "cli"])
+@pytest.mark.parametrize("module", ["status", "gather", "report", "matrix", "local", "cli"])
 def test_looking_at_results_imports_no_torch(module: str) -> None:
     heavy = "{'torch', 'lightning', 'pandas', 'jsonargparse'} & set(sys.modules)"
     code = f"import sys, experiments.ablate.{module}; loaded = {heavy}; assert not loaded, loaded"
     subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=True)
+
+
+def test_a_changed_row_is_stale_until_it_is_run_again(world: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def planned() -> str:
+        assert cli.plan(rows="4:6") == 0
+        return " ".join(capsys.readouterr().out.split())
+
+    matrix = world / "ablations.yaml"
+    assert cli.run(rows="4:6") == 0
+    old = next(cell for cell in read_plan(world / "results").cells if cell.label == "4:6")
+    capsys.readouterr()
+    assert "1 scorings of 1 runs, 1 done" in planned()
+    matrix.write_text(matrix.read_text().replace("head.init_args.depth: 6", "head.init_args.depth: 7"))
+    assert "0 done, 1 missing" in planned(), "the fake run leaves no weights: nothing is known of it"
+    matrix.write_text(matrix.read_text().replace("head.init_args.depth: 7", "head.init_args.depth: 6"))
+    assert "1 done" in planned()
+    (final := Path(old.run_dir) / "checkpoints" / "final.ckpt").parent.mkdir()
+    final.touch()
+    matrix.write_text(matrix.read_text().replace("head.init_args.depth: 6", "head.init_args.depth: 7"))
+    for _ in range(2):  # planning twice doesn't forget
+        shown = planned()
+        assert "0 done, 1 stale" in shown and "an earlier plan had" in shown
+        assert Path(read_cell("4:6").earlier).is_relative_to(old.run_dir)
+    assert cli.run(rows="4:6") == 0
+    assert "1 done" in planned()
+    (Path(read_cell("4:6").run_dir) / "evals").rename(world / "gone")
+    (final := Path(read_cell("4:6").run_dir) / "checkpoints" / "final.ckpt").parent.mkdir()
+    final.touch()
+    assert "0 done, 1 cached" in planned()
+
+
+def read_cell(label: str) -> PlannedCell:
+    return next(cell for cell in read_plan(Path("results")).cells if cell.label == label)
 
 
 def test_an_interrupt_still_gathers_and_says_how_to_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,54 +7,26 @@ import json
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from rich.console import Console
 
+from experiments.ablate.figures import score_points
 from experiments.ablate.gather import COLUMNS, gather_results
 from experiments.ablate.metrics import shown_metrics
-from experiments.ablate.planned import Plan, PlannedCell, PlannedTable, write_plan
+from experiments.ablate.planned import Plan, PlannedCell, PlannedTable, read_plan, write_plan
+from experiments.ablate.result import Result
 from experiments.ablate.status import DONE, FAILED, INTERRUPTED, NOT_RUN, RUNNING, cell_state, seconds, status_table
 from experiments.ablate.tables import table_rich
 from experiments.intervals import REPLICATES, write_replicates
-from experiments.protocol import scoring_hash
+from tests.experiments.ablate.results_support import PROTOCOL, cell, finish, plan_of, scores, scoring_folder
 
-PROTOCOL = "9a0700000000"
-RULES = {"scoring": {"kind": "embedded", "num_clips": 128}, "generation": {}}
 METRICS = shown_metrics("embedded")
 
 
-def cell(folder: Path, table: str, row: str, **changes: Any) -> PlannedCell:
-    base = PlannedCell(
-        table=table, row=row, reference=False, system="AudioMNTP", scale="micro", seed=0, description=f"row {row}",
-        settings={"system": "AudioMNTP", "schedule": "C"}, source="model", differences={}, published={}, selected=True,
-        needs={}, same_as="", run_dir=str(folder / "runs" / f"AudioMNTP-{row}-s0"), train_hash=f"hash{row}",
-        protocol_hash=PROTOCOL,
-    )  # fmt: skip
-    return replace(base, **changes)
-
-
-def finish(item: PlannedCell, metrics: dict[str, Any], train_seconds: float = 80.0) -> None:
-    run = Path(item.run_dir)
-    scoring = run / "evals" / PROTOCOL
-    scoring.mkdir(parents=True)
-    (scoring / "metrics.json").write_text(json.dumps(metrics))
-    (scoring / "score.json").write_text(json.dumps({"sample_seconds": 19.0, "score_seconds": 2.0}))
-    about = {"state": "trained", "train_seconds": train_seconds, "gpu_seconds": 0.0, "commit": "0123abc"}
-    (run / "run.json").write_text(json.dumps(about))
-
-
-def scores(fd: float, loss: float | None, **more: Any) -> dict[str, Any]:
-    ntp = {} if loss is None else {"ntp_loss": loss}
-    values = {"fd_judge": fd, "kl_judge": 0.5, "is_judge": 3.25, "text_judge": 0.4, "num_clips": 64, "coverage": 0.5}
-    return {**values, "scoring_hash": scoring_hash(RULES), **ntp, **more}
-
-
 def planned(*cells: PlannedCell) -> Plan:
-    table = PlannedTable("Table 3: golden", baseline="G")
-    return Plan("ablations", "micro", "embedded", {"table3": table}, {PROTOCOL: RULES}, cells)
+    return plan_of(*cells, table3=PlannedTable("Table 3: golden", baseline="G"))
 
 
 @pytest.fixture
@@ -133,7 +105,9 @@ def test_the_golden_table(folder: Path) -> None:
     first = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
     gather_results(folder)
     assert {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()} == first
-    assert sorted(first) == ["plan.json", "results.csv", "table3.csv", "table3.md", "table3_differences.csv"]
+    assert sorted(first) == [
+        "plan.json", "results.csv", "table3.csv", "table3.md", "table3.tex", "table3_differences.csv",
+    ]  # fmt: skip
 
 
 def test_the_long_table(folder: Path) -> None:
@@ -239,6 +213,42 @@ def test_the_terminal_shows_times_reasons_and_states(folder: Path) -> None:
 @pytest.mark.parametrize(("value", "text"), [(None, ""), (7.2, "7 s"), (59.7, "1:00"), (65, "1:05"), (7384, "2:03:04")])
 def test_durations_read_well(value: float | None, text: str) -> None:
     assert seconds(value) == text
+
+
+def test_figures_show_what_their_csv_says(tmp_path: Path) -> None:
+    sweep = [cell(tmp_path, "figure6a", name, run_dir=str(tmp_path / "runs" / name)) for name in ("1", "3", "7")]
+    timed = [cell(tmp_path, "table4", name) for name in ("1", "6")] + [replace(sweep[0], table="table4", row="again")]
+    tables = {
+        "figure6a": PlannedTable("Figure 6a"),
+        "table4": PlannedTable("Table 4", ("sample_seconds",)),
+        "heads": PlannedTable("Heads"),
+    }
+    write_plan(plan_of(*sweep, *timed, cell(tmp_path, "heads", "x"), **tables), tmp_path)
+    gather_results(tmp_path)
+    assert not list(tmp_path.glob("*.png"))
+    for item, fd in zip((*sweep[:2], *timed[:2]), (3.0, 2.0, 4.0, 1.0), strict=True):
+        finish(item, scores(fd, None, intervals={"fd_judge": [fd - 0.5, fd + 1]}))
+    gather_results(tmp_path)
+    assert sorted(path.name for path in tmp_path.glob("*.png")) == ["figure4.png", "figure6a.png"]
+    lines = csv.DictReader(io.StringIO((tmp_path / "figure4.csv").read_text()))
+    rows = [row for row in lines if row["metric"] == "fd_judge"]
+    assert [(row["table"], row["row"], row["value"]) for row in rows] == [
+        ("table4", "1", "4.0"), ("table4", "6", "1.0"), ("table4", "again", "3.0"),
+    ]  # fmt: skip
+    assert {float(row["seconds_per_clip"]) for row in rows} == {19.0 / 64}
+    assert (rows[0]["ci_low"], rows[0]["ci_high"], rows[0]["n"]) == ("3.5", "5.0", "64")
+    assert "1,AudioMNTP,C,done" in (tmp_path / "figure6a.csv").read_text()
+    plan, results = read_plan(tmp_path), {name: [] for name in tables}
+    for item in read_plan(tmp_path).cells:
+        results[item.table].append(Result(item, cell_state(item)))
+    swept = score_points(plan, results)["figure6a"]
+    assert [(p.x, p.value, p.low, p.high) for p in swept if p.metric == "fd_judge"] == [
+        (1.0, 3.0, 2.5, 4.0), (3.0, 2.0, 1.5, 3.0),
+    ]  # fmt: skip
+    for item in timed:
+        (scoring_folder(item) / "metrics.json").unlink()
+    gather_results(tmp_path)
+    assert not (tmp_path / "figure4.png").exists() and not (tmp_path / "figure4.csv").exists(), "no stale picture"
 
 
 def resample(item: PlannedCell, **spread: tuple[float, float]) -> None:
