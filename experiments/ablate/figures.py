@@ -93,7 +93,7 @@ def _sweeps(tables: Mapping[str, Sequence[Result]], judge: str) -> dict[str, lis
 
 def _seconds_points(tables: Sequence[Sequence[Result]], judge: str) -> list[Point]:
     """Points of the trained rows, each scoring once, at its seconds a clip."""
-    points, seen = [], set()
+    points, seen = list[Point](), set[tuple[str, str]]()
     for results in tables:
         for result in results:
             cell, taken = result.cell, result.value("sample_seconds")
@@ -156,7 +156,7 @@ def loss_curves(results: Sequence[Result], most: int) -> list[tuple[str, list[in
         results: of one table.
         most: runs that are read; the others are left out.
     """
-    curves, seen = [], set[str]()
+    curves, seen = list[tuple[str, list[int], list[float]]](), set[str]()
     for result in results:
         cell = result.cell
         if cell.source != "model" or cell.run_dir in seen or len(curves) == most:
