@@ -31,7 +31,6 @@ from mntp.registry import did_you_mean
 from mntp.systems import SYSTEMS, AudioSystem
 
 SECTIONS = ("trainer", "model", "data", "init")
-_FastLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 class SuiteCLI(LightningCLI):
@@ -137,7 +136,8 @@ def _resolved_section(section: str, *layers: str) -> str:
     with _one_line_errors():
         for layer in layers:
             resolved = parser.parse_object(json.loads(layer), namespace=resolved)
-    return json.dumps(yaml.load(parser.dump(resolved, skip_unset=False, skip_validation=True), _FastLoader))
+    text: str = parser.dump(resolved, format="json", skip_unset=False, skip_validation=True)
+    return text
 
 
 @functools.cache

@@ -204,6 +204,8 @@ def law_figure(laws: Mapping[str, LawCurve]) -> "Figure":
         panel.set(xlim=(0, 1), ylim=(0, 1.1 * top))
     for panel in panels[len(laws) :]:
         panel.set_visible(False)
+    for panel in panels[max(0, len(laws) - columns) : len(laws)]:  # the lowest of each column
+        panel.tick_params(labelbottom=True)
     figure.supxlabel("masking ratio", fontsize=9)
     return figure
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from experiments.laws import build_law, declared_laws, density, law_figure, laws, mean_ratio
+from experiments.ablate.matrix import load_matrix
+from experiments.laws import build_law, declared_laws, density, law_curves, law_figure, laws, mean_ratio
 from experiments.main import call
 
 MATRIX = Path(__file__).parents[2] / "ablations.yaml"
@@ -48,3 +49,18 @@ def test_density_atoms_and_mean_agree_with_draws(name: str) -> None:
 def test_what_cannot_be_drawn_is_told(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"figure5.gif: expected a name that ends in .png, .pdf, .svg"):
         laws(tmp_path / "figure5.gif", MATRIX)
+
+
+def test_curves_are_the_laws() -> None:
+    curves = law_curves(load_matrix(MATRIX))
+    assert list(curves) == ["A", "B", "C", "D", "D_mar", "fixed", "uniform"]
+    middles = (np.arange(100) + 0.5) / 100
+    for name, curve in curves.items():
+        density = np.array(curve.density)
+        mass = density.mean() + sum(part for _, part in curve.atoms)
+        mean = (density * middles).mean() + sum(ratio * part for ratio, part in curve.atoms)
+        # A's tails outside of [0, 1] are atoms; those below 0.1 % aren't drawn
+        assert (mass, mean) == pytest.approx((1.0, curve.mean), abs=2e-3), name
+    assert curves["fixed"].atoms == [[0.7, 1.0]] and not any(curves["fixed"].density)
+    assert curves["C"].formula == "0.5 A + 0.5 B" and curves["uniform"].density == [1.0] * 100
+    assert curves["D"].density[:55] == [0.0] * 55 and curves["D"].density[84] > curves["D"].density[56] > 0

@@ -215,6 +215,23 @@ def test_durations_read_well(value: float | None, text: str) -> None:
     assert seconds(value) == text
 
 
+def test_at_the_papers_scale_and_judge_ours_and_the_papers_are_compared(tmp_path: Path) -> None:
+    items = [cell(tmp_path, "table3", "G", scale="base", published={"fd": "14.81", "kl": "1.16"}, seed=s,
+                  run_dir=str(tmp_path / "runs" / f"G-s{s}")) for s in (0, 1)]  # fmt: skip
+    for item, fd in zip(items, (14.5, 15.0), strict=True):
+        finish(item, {"fd": fd, "num_clips": 64, "scoring_hash": scores(0, None)["scoring_hash"]}, gpu_seconds=7200.0)
+    write_plan(plan_of(*items, judge="audioldm"), tmp_path)
+    gather_results(tmp_path)
+    text = (tmp_path / "table3.md").read_text()
+    assert "| G (seed 0) | 14.81 (-0.31) | not given | 1.16 | not given | not given |" in text
+    assert "| G (seed 1) | 14.81 (+0.19) |" in text and "not comparable" not in text
+    assert "gpu_hours |" in text and "| 2.00 |" in text
+    write_plan(plan_of(*items), tmp_path)  # the same numbers by another judge's name
+    gather_results(tmp_path)
+    text = (tmp_path / "table3.md").read_text()
+    assert "not comparable" in text and "| G | 14.81 | not given |" in text
+
+
 def test_figures_show_what_their_csv_says(tmp_path: Path) -> None:
     sweep = [cell(tmp_path, "figure6a", name, run_dir=str(tmp_path / "runs" / name)) for name in ("1", "3", "7")]
     timed = [cell(tmp_path, "table4", name) for name in ("1", "6")] + [replace(sweep[0], table="table4", row="again")]
