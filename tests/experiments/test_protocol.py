@@ -8,9 +8,10 @@ from experiments.protocol import folder_protocol, protocol_hash, scoring_hash
 
 BASE: dict[str, Any] = {
     "kind": "audioldm",
-    "fingerprints": {"cnn14": "a", "vggish": "b"},
+    "networks": {"cnn14": "a", "vggish": "b"},
     "names": ["x.wav", "y.wav"],
     "digests": ["1", "2"],
+    "seconds": (2.0, 10.0),
     "captions": {"x.wav": "rain", "y.wav": "wind", "z.wav": "left out"},
     "caption_choice": "seed 0",
     "num_missing": 0,
@@ -22,7 +23,7 @@ BASE: dict[str, Any] = {
     "change",
     [
         {"kind": "embedded"},
-        {"fingerprints": {"cnn14": "a", "vggish": "c"}},
+        {"networks": {"cnn14": "a", "vggish": "c"}},
         {"digests": ["1", "3"]},
         {"digests": ["2", "1"]},
         {"names": ["x.wav", "z.wav"]},
@@ -30,6 +31,7 @@ BASE: dict[str, Any] = {
         {"captions": None},
         {"caption_choice": "seed 1"},
         {"num_missing": 3},
+        {"seconds": (2.0, 9.0)},
     ],
 )
 def test_another_yardstick_changes_both_hashes(change: dict[str, Any]) -> None:
@@ -47,5 +49,5 @@ def test_another_generation_changes_the_protocol_alone(generation: Any) -> None:
 
 def test_the_order_of_entries_and_captions_of_other_files_do_not_count() -> None:
     turned = {"y.wav": "wind", "x.wav": "rain"}
-    other = folder_protocol(**BASE | {"captions": turned, "fingerprints": {"vggish": "b", "cnn14": "a"}})
+    other = folder_protocol(**BASE | {"captions": turned, "networks": {"vggish": "b", "cnn14": "a"}})
     assert protocol_hash(folder_protocol(**BASE)) == protocol_hash(other)

@@ -111,7 +111,7 @@ def test_from_sounds_to_sound(folder: Path, command: Command, capsys: pytest.Cap
     assert [len(waveform) for waveform in waveforms] == [5120] * 3
     assert LogMel()(torch.stack(waveforms)).std() > 0.1
 
-    decode = _decoder(folder / "run", store, {"source": "reconstruction"}, None)  # type: ignore[arg-type]  # unused
+    decode = _decoder(folder / "run", store, {"generation": {"source": "reconstruction"}}, None)  # type: ignore[arg-type]  # unused
     assert decode([0, 1]).equal(tokenizer.decode(torch.stack([store.tokens(0), store.tokens(1)])))
 
     weights_file(folder / "cvssp" / "audioldm-s-full-v2" / "vocoder").unlink()
