@@ -157,8 +157,13 @@ def _differences(comparisons: Sequence[Comparison], judge: str) -> list[str]:
 
 
 def difference_text(item: Comparison) -> str:
-    """Return a difference with its interval, as `+1.000 [+0.810, +1.190]`, and whether it isn't separable."""
+    """Return a difference with its interval, as `+1.000 [+0.810, +1.190]`, and whether it isn't separable.
+
+    Rows with the same samples, or the same training where that is all that counts, differ by exactly nothing.
+    """
     digits, difference = METRICS[item.metric].digits, item.difference
+    if difference.value == difference.low == difference.high == 0:
+        return "equal"
     text = f"{difference.value:+.{digits}f} [{difference.low:+.{digits}f}, {difference.high:+.{digits}f}]"
     return text if item.separable else f"{text} not separable"
 

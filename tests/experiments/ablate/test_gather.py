@@ -306,6 +306,14 @@ def test_rows_are_compared_on_the_same_draws(folder: Path) -> None:
     assert "| I | +1.000 [+0.810, +1.190] | +0.000 [-1.900, +1.900] not separable |" in text
 
 
+def test_rows_with_the_same_samples_are_called_equal(folder: Path) -> None:
+    for row in ("G", "I"):
+        resample(cell(folder, "table3", row), kl_judge=(1.0, 0.5))
+    gather_results(folder)
+    assert "| I | equal |" in (folder / "table3.md").read_text()
+    assert "I,G,kl_judge,0,0.0,0.0,0.0,no" in (folder / "table3_differences.csv").read_text()
+
+
 def test_seeds_are_averaged_and_must_agree(folder: Path) -> None:
     cells = [
         cell(folder, "table3", row, seed=seed, run_dir=str(folder / "runs" / f"{row}-s{seed}"))
