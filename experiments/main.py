@@ -25,6 +25,9 @@ COMMANDS = {
     "weights check": ("experiments.weights", "check", "compare the checkpoints' sizes and sha256"),
     "ablate plan": ("experiments.ablate.cli", "plan", "show the cells of a matrix and what is done"),
     "ablate run": ("experiments.ablate.cli", "run", "run the cells that are missing, then gather the tables"),
+    "ablate submit": ("experiments.ablate.commands", "submit", "give the cells that are missing to SLURM"),
+    "ablate retry": ("experiments.ablate.commands", "retry", "start the cells that failed or were cancelled again"),
+    "ablate prune": ("experiments.ablate.commands", "prune", "drop the optimiser states of finished cells"),
     "ablate status": ("experiments.ablate.cli", "status", "show the state of every cell"),
     "ablate gather": ("experiments.ablate.cli", "gather", "write results.csv and the tables from finished cells"),
 }

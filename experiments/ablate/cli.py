@@ -17,8 +17,10 @@ from experiments.ablate.local import InterruptedRunError, run_command, run_jobs
 from experiments.ablate.matrix import load_matrix
 from experiments.ablate.plan import Job, build_plan
 from experiments.ablate.planned import DEFAULT_SCALE, Plan, read_plan, results_folder, write_plan
+from experiments.ablate.queued import Queue
 from experiments.ablate.selection import select_rows
-from experiments.ablate.status import DONE, INTERRUPTED, STYLES, cell_state, status_table
+from experiments.ablate.status import DONE, INTERRUPTED, STYLES, cell_state
+from experiments.ablate.status_table import status_table
 from experiments.ablate.tables import table_rich
 
 
@@ -44,11 +46,11 @@ def plan(
         judges: folder where the judge network is kept, and what the judges heard.
         weights: folder of public checkpoints, for scales that are judged by them.
     """
-    planned, jobs = _plan(matrix, scale, rows, seeds, out, runs, judges, weights)
-    console = _console()
-    console.print(plan_table(planned))
+    planned, jobs = plan_jobs(matrix, scale, rows, seeds, out, runs, judges, weights)
+    shown = console()
+    shown.print(plan_table(planned))
     done = sum(cell_state(cell).state == DONE for cell in planned.cells if cell.selected and not cell.same_as)
-    console.print(f"{len(jobs)} scorings of {len({job.run_dir for job in jobs})} runs, {done} done", highlight=False)
+    shown.print(f"{len(jobs)} scorings of {len({job.run_dir for job in jobs})} runs, {done} done", highlight=False)
     return 0
 
 
@@ -61,6 +63,7 @@ def run(
     runs: Path = Path("runs"),
     judges: Path = Path("data/judges"),
     weights: Path = Path("weights"),
+    parallel: int = 1,
 ) -> int:
     """Train, sample and score what isn't done yet, then write and show the tables. Ask twice and it runs once.
 
@@ -73,19 +76,22 @@ def run(
         runs: folder of the runs.
         judges: folder where the judge network is kept, and what the judges heard.
         weights: folder of public checkpoints, for scales that are judged by them.
+        parallel: cells at a time, each with GPUs of its own.
     """
-    _, jobs = _plan(matrix, scale, rows, seeds, out, runs, judges, weights)
-    return execute(jobs, run_command(judges, weights), results_folder(out, scale), _console())
+    _, jobs = plan_jobs(matrix, scale, rows, seeds, out, runs, judges, weights)
+    return execute(jobs, run_command(judges, weights), results_folder(out, scale), console(), parallel)
 
 
 def status(out: Path = Path("results"), scale: str = DEFAULT_SCALE) -> int:
-    """Show every planned cell with its state, its progress and what its phases took.
+    """Show every planned cell with its state, its progress, what its phases took, and its job if it was submitted.
 
     Args:
         out: folder of the results.
         scale: the scale that was planned.
     """
-    _console().print(status_table(read_plan(results_folder(out, scale))))
+    planned = read_plan(results_folder(out, scale))
+    queue = Queue.of((Path(cell.run_dir) for cell in planned.cells if cell.run_dir), strict=False)
+    console().print(status_table(planned, queue))
     return 0
 
 
@@ -96,7 +102,7 @@ def gather(out: Path = Path("results"), scale: str = DEFAULT_SCALE) -> int:
         out: folder of the results.
         scale: the scale that was planned.
     """
-    _show_tables(results_folder(out, scale), _console())
+    _show_tables(results_folder(out, scale), console())
     return 0
 
 
@@ -104,7 +110,9 @@ PIPE_WIDTH = 160
 COMMANDS: dict[str, Callable[..., int]] = {"plan": plan, "run": run, "status": status, "gather": gather}
 
 
-def execute(jobs: list[Job], command: Callable[[Job], list[str]], folder: Path, console: Console) -> int:
+def execute(
+    jobs: list[Job], command: Callable[[Job], list[str]], folder: Path, console: Console, parallel: int = 1
+) -> int:
     """Run the jobs, gather, show the tables and say what failed.
 
     Args:
@@ -112,12 +120,13 @@ def execute(jobs: list[Job], command: Callable[[Job], list[str]], folder: Path, 
         command: gives a job's command line.
         folder: where `plan.json` lies and the tables go.
         console: where all is shown.
+        parallel: jobs at a time.
 
     Returns:
         0 if every job is done, 1 if one isn't, 130 or 143 if the runner was interrupted.
     """
     try:
-        views = run_jobs(jobs, command, console)
+        views = run_jobs(jobs, command, console, parallel=parallel)
     except InterruptedRunError as stop:
         gather_results(folder)
         console.print(str(stop), highlight=False)
@@ -152,9 +161,10 @@ def plan_table(planned: Plan) -> Table:
     return table
 
 
-def _plan(
+def plan_jobs(
     matrix: Path, scale: str, rows: str, seeds: str, out: Path, runs: Path, judges: Path, weights: Path
 ) -> tuple[Plan, list[Job]]:
+    """Check every cell, prepare what they share, write `plan.json`; return the plan and the selected jobs."""
     loaded = load_matrix(matrix)
     selected = select_rows(loaded, rows)
     cells = expand(loaded, scale, parse_seeds(seeds), {table for table, _ in selected})
@@ -192,10 +202,10 @@ def _show_tables(folder: Path, console: Console) -> None:
     console.print(f"written: {folder}/results.csv, " + ", ".join(f"{name}.csv, {name}.md" for name in tables))
 
 
-def _console() -> Console:
-    """The terminal, or lines of a fixed width that tables fit into where there is none (a log, a pipe)."""
-    console = Console()
-    return console if console.is_terminal else Console(width=PIPE_WIDTH)
+def console() -> Console:
+    """Return the terminal, or lines of a fixed width that tables fit into where there is none (a log, a pipe)."""
+    terminal = Console()
+    return terminal if terminal.is_terminal else Console(width=PIPE_WIDTH)
 
 
 def _brief(value: Any) -> str:

@@ -10,7 +10,8 @@ import pytest
 from rich.console import Console
 
 from experiments.ablate import cli
-from experiments.ablate.local import InterruptedRunError, JobView
+from experiments.ablate.display import JobView
+from experiments.ablate.local import InterruptedRunError
 from experiments.ablate.planned import Plan, read_plan, write_plan
 from experiments.ablate.status import DONE, INTERRUPTED
 from tests.experiments.ablate.support import (

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from experiments.ablate.local import InterruptedRunError, JobView, progress_table, run_jobs, write_run_files
+from experiments.ablate.display import JobView, progress_table
+from experiments.ablate.local import InterruptedRunError, run_jobs, write_run_files
 from experiments.ablate.status import (
     DONE,
     FAILED,
