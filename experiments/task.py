@@ -21,7 +21,7 @@ from experiments.stop import EXIT_STOPPED, StopRequest
 
 LOCK_PATIENCE_SECONDS = 90.0  # a lost node's lock outlives it for as long as the file server's lease
 # What the other ranks' libraries say when one is gone.
-_PEER_LOST = re.compile(r"closed by peer|reset by peer|broken pipe|timed out|gloo|nccl|socket|store", re.IGNORECASE)
+_PEER_LOST = re.compile(r"closed by peer|reset by peer|broken pipe|timed out|gloo|nccl|tcpstore|socket", re.IGNORECASE)
 
 
 def main(path: Path, index: int, stop: StopRequest) -> None:

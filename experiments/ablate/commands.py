@@ -143,7 +143,7 @@ def _show(done: Submission, dry_run: bool) -> int:
     shown = console()
     if dry_run:
         for path, text in done.scripts.items():
-            shown.print(f"# {path.with_suffix('.sbatch')}\n{text}", highlight=False, markup=False, soft_wrap=True)
+            shown.print(f"# {path}\n{text}", highlight=False, markup=False, soft_wrap=True)
         return 0
     _show_jobs(done, shown)
     return 1 if done.refused else 0

@@ -89,10 +89,10 @@ class Queue:
         state, info = folder_state.state, job.info
         if info.state in WAITING:
             stuck = ": it never starts like this" if info.reason in _FOR_EVER else ""
-            return _with(folder_state, QUEUED, f"waits for {info.reason or 'the scheduler'}{stuck}")
+            place = f"; it goes on from {_place(folder_state)}" if state == INTERRUPTED else ""
+            return _with(folder_state, QUEUED, f"waits for {info.reason or 'the scheduler'}{stuck}{place}")
         if info.active:
-            reason = folder_state.reason if state in (RUNNING, INTERRUPTED) else "starting"
-            return _with(folder_state, RUNNING, reason.removesuffix("; continues when run again"))
+            return _with(folder_state, RUNNING, _place(folder_state) if state in (RUNNING, INTERRUPTED) else "starting")
         if state in (RUNNING, FAILED):  # a process outside of the queue; or the task said why
             return folder_state
         if info.state == "CANCELLED":
@@ -100,6 +100,11 @@ class Queue:
             return _with(folder_state, CANCELLED, f"its job was cancelled{why}")
         ending = "\n".join((f"its job ended as {info.state}, without a result", *last_lines(job.log)))
         return _with(folder_state, FAILED, ending)
+
+
+def _place(state: CellState) -> str:
+    """How far it is, as in `training 120/400`."""
+    return state.reason.partition(";")[0]
 
 
 def _with(state: CellState, name: str, reason: str) -> CellState:

@@ -60,8 +60,8 @@ def submit(
     settings = {task.shape: cluster.for_shape(task.nodes, task.devices) for task in tasks}
     if dry_run:
         for array, group in _named(tasks, results, cluster):
-            done.scripts[array] = _script(array, group, settings)
-            done.jobs |= {task.run_dir: f"<{array.stem}>_{index}" for index, task in enumerate(group)}
+            behind = f"# behind {', '.join(group[0].needs)}\n" if group[0].needs else ""
+            done.scripts[array.with_suffix(".sbatch")] = behind + _script(array, group, settings)
         return done
     folder = results / FOLDER
     (folder / "logs").mkdir(parents=True, exist_ok=True)

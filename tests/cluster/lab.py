@@ -53,7 +53,7 @@ SelectType=select/cons_tres
 SelectTypeParameters=CR_CPU
 SchedulerType=sched/backfill
 SchedulerParameters=sched_interval=1,sched_min_interval=0,bf_interval=1,batch_sched_delay=0
-ReturnToService=2
+ReturnToService=0
 SlurmdTimeout=60
 KillWait=5
 OverTimeLimit=0

@@ -51,7 +51,9 @@ def test_an_array_of_two_node_cells_and_one_that_needs_another(whole: tuple[Valu
     values, table = whole
     assert of_row(values, "G", "K", "B") == values
     assert len({values[row, "fd_judge"] for row in "GKB"}) == 3
-    assert "127.0.0.[1-2]" in table and "_0" in table and table.count("done") == 3
+    lines = {words[0]: words for line in table.splitlines() if len(words := line.strip("│ ").split()) > 3}
+    (job,) = (word for word in lines["3B"] if word.endswith("_0"))
+    assert lines["3B"][2] == "done" and job in table and "127.0.0.[1-2]" in lines["3B"]
 
 
 def test_a_preempted_cell_goes_on(world: World, whole: tuple[Values, str]) -> None:
@@ -82,13 +84,13 @@ def test_a_killed_rank_is_started_again(world: World, whole: tuple[Values, str])
 
 def test_a_cell_at_its_time_limit_goes_on_behind_the_queue(world: World, whole: tuple[Values, str]) -> None:
     cluster = world.folder / "short.yaml"
-    cluster.write_text(Path(world.cluster).read_text().replace("time: '10'", "time: '1'"))
+    cluster.write_text(Path(world.cluster).read_text().replace("time: '10'", "time: '2'"))
     world.cluster = str(cluster)
     world.submit("3G")
     world.wait_for_training("3G")
-    assert "TimeLimit=00:01:00" in say("scontrol", "show", "job", world.job("3G").job)
+    assert "TimeLimit=00:02:00" in say("scontrol", "show", "job", world.job("3G").job)
     processes = world.processes()
-    for process in processes:  # a training that takes longer than a minute
+    for process in processes:  # a training that takes longer than that
         os.kill(process, signal.SIGSTOP)
     world.wait(lambda: all(pending(process, signal.SIGUSR1) for process in processes), "warned of its limit")
     assert world.states() == {"3G": RUNNING}
@@ -96,7 +98,7 @@ def test_a_cell_at_its_time_limit_goes_on_behind_the_queue(world: World, whole: 
         os.kill(process, signal.SIGCONT)
     world.wait_for_states(G=QUEUED)
     world.wait_for_states(G=DONE)
-    assert world.job("3G").restarts >= 1
+    assert world.job("3G").restarts == 1
     assert world.values() == of_row(whole[0], "G")
 
 
