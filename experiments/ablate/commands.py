@@ -53,7 +53,7 @@ def submit(
     planned, jobs = plan_jobs(matrix, scale, rows, seeds, out, runs, judges, weights)
     for job in jobs:
         write_run_files(job)
-    cells = [cell for cell in planned.cells if cell.selected and not cell.same_as and cell_state(cell).state != DONE]
+    cells = [cell for cell in planned.cells if cell.selected and cell_state(cell).state != DONE]
     return _show(submit_cells(cells, results_folder(out, scale), described, judges, weights, dry_run), dry_run)
 
 
@@ -89,8 +89,7 @@ def retry(
     if dry_run:
         console().print("\n".join(cell.label for cell in cells), highlight=False)
         return 0
-    jobs = [_job(cell, planned) for cell in cells]
-    return execute(jobs, run_command(judges, weights), folder, console(), parallel)
+    return execute(_jobs(cells, planned), run_command(judges, weights), folder, console(), parallel)
 
 
 def prune(scale: str = DEFAULT_SCALE, out: Path = Path("results"), dry_run: bool = False) -> int:
@@ -120,7 +119,7 @@ def cells_to_retry(planned: Plan, queue: Queue) -> list[PlannedCell]:
         planned: the plan.
         queue: of its runs.
     """
-    states = [(c, state.state) for c, state in cell_states(planned, queue) if c.selected and not c.same_as]
+    states = [(c, state.state) for c, state in cell_states(planned, queue) if c.selected]
     ended = {cell.run_dir for cell, state in states if state in ENDED}
 
     def held_up(cell: PlannedCell) -> bool:
@@ -130,13 +129,18 @@ def cells_to_retry(planned: Plan, queue: Queue) -> list[PlannedCell]:
     return [cell for cell, state in states if state in ENDED or (state == NOT_RUN and held_up(cell))]
 
 
-def _job(cell: PlannedCell, planned: Plan) -> Job:
-    """The job of a cell, from the files that its run has."""
-    run_dir = Path(cell.run_dir)
-    config = yaml.safe_load((run_dir / "config.yaml").read_text(encoding="utf-8"))
-    labels = (cell.label, *(other.label for other in planned.cells if other.same_as == cell.label))
-    needs = {label: Path(folder) for label, folder in cell.needs.items()}
-    return Job(labels, run_dir, config, planned.protocols[cell.protocol_hash], cell.protocol_hash, needs)
+def _jobs(cells: list[PlannedCell], planned: Plan) -> list[Job]:
+    """The cells' jobs, each scoring once, from the files that the runs have."""
+    scorings: dict[tuple[str, str], list[PlannedCell]] = {}
+    for cell in cells:
+        scorings.setdefault((cell.run_dir, cell.protocol_hash), []).append(cell)
+    jobs = []
+    for (run_dir, protocol), answered in scorings.items():
+        config = yaml.safe_load((Path(run_dir) / "config.yaml").read_text(encoding="utf-8"))
+        labels = tuple(cell.label for cell in answered)
+        needs = {label: Path(folder) for cell in answered for label, folder in cell.needs.items()}
+        jobs.append(Job(labels, Path(run_dir), config, planned.protocols[protocol], protocol, needs))
+    return jobs
 
 
 def _show(done: Submission, dry_run: bool) -> int:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from experiments.ablate.array import ATTEMPT
 from experiments.ablate.status import CANCELLED, DONE, FAILED, QUEUED, RUNNING
 from tests.cluster.world import RESULTS, World, say
 
@@ -51,13 +52,16 @@ def test_an_array_of_two_node_cells_and_one_that_needs_another(whole: tuple[Valu
     values, table = whole
     assert of_row(values, "G", "K", "B") == values
     assert len({values[row, "fd_judge"] for row in "GKB"}) == 3
-    lines = {words[0]: words for line in table.splitlines() if len(words := line.strip("│ ").split()) > 3}
+    lines = {words[0]: words for line in table.splitlines() if len(words := line.replace("│", " ").split()) > 3}
     (job,) = (word for word in lines["3B"] if word.endswith("_0"))
     assert lines["3B"][2] == "done" and job in table and "127.0.0.[1-2]" in lines["3B"]
 
 
 def test_a_preempted_cell_goes_on(world: World, whole: tuple[Values, str]) -> None:
     world.submit("3G")
+    world.wait((world.run_dir("3G") / ATTEMPT).is_file, "started")
+    say("scancel", "--signal=USR1", world.job("3G").job)  # it still imports its libraries
+    world.wait(lambda: world.job("3G").restarts == 1, "started again")
     world.wait_for_training("3G")
     flag = world.folder / "flag"
     wait = f"while [ ! -e {flag} ]; do sleep 0.1; done"
@@ -67,7 +71,7 @@ def test_a_preempted_cell_goes_on(world: World, whole: tuple[Values, str]) -> No
     assert progress["phase"] == "training" and progress["step"] < 150
     flag.touch()
     world.wait_for_states(G=DONE)
-    assert world.job("3G").restarts == 1
+    assert world.job("3G").restarts == 2
     assert world.values() == of_row(whole[0], "G")
 
 
@@ -202,5 +206,5 @@ def test_the_scripts_can_be_read_before_anything_starts(world: World, capsys: py
     assert commands.submit(world.cluster, world.shared / "ablations.yaml", "lab", "3K,3B",
                            judges=world.shared / "judges", dry_run=True) == 0  # fmt: skip
     text = capsys.readouterr().out
-    assert text.count("#!/bin/bash") == 2 and "#SBATCH --signal=USR1@30" in text
+    assert text.count("#!/bin/bash") == 2 and "#SBATCH --signal=USR1@30" in text and "# behind 3K" in text
     assert not (RESULTS / "slurm").exists()

@@ -3,6 +3,7 @@
 squeue, sacct and sbatch are small programs here that say what a test wants; tests/cluster asks the real ones.
 """
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -90,8 +91,10 @@ def test_an_array_has_no_more_tasks_than_the_cluster_takes(here: Path) -> None:
 
 
 def test_a_run_is_one_task_whatever_number_of_scorings_it_has(here: Path) -> None:
-    (task,) = tasks_of([cell("G", protocol="p"), cell("G", protocol="q")])
-    assert task.protocols == ("p", "q") and task.label == "3G = 3G"
+    one = cell("G", protocol="p")
+    same = dataclasses.replace(one, table="table8", row="C", same_as="3G")
+    (task,) = tasks_of([one, cell("G", protocol="q"), same])
+    assert task.protocols == ("p", "q") and task.label == "3G = 3G = 8C"
 
 
 def test_a_trained_run_takes_one_device(here: Path) -> None:
