@@ -7,7 +7,8 @@ from experiments.ablate.document import Entry, load_document
 
 CLUSTERS = Path("experiments/clusters")
 # What a shape may have of its own.
-PER_SHAPE = ("partition", "time", "throttle", "qos", "constraint")
+PER_SHAPE = ("partition", "time", "throttle", "qos", "constraint", "options")
+Value = str | int | tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class Cluster:
     setup: str = ""
     launcher: str = ""
     python: str = ""
-    shapes: tuple[tuple[str, tuple[tuple[str, str | int], ...]], ...] = ()
+    shapes: tuple[tuple[str, tuple[tuple[str, Value], ...]], ...] = ()
 
     def for_shape(self, nodes: int, devices: int) -> "Cluster":
         """Return what holds for jobs of a shape.
@@ -92,10 +93,7 @@ def load_cluster(name: str) -> Cluster:
         raise FileNotFoundError(f"{path}: there is no such cluster; known: {known}")
     own = [field.name for field in fields(Cluster) if field.name != "name"]
     entries = load_document(path).fields(own, required=("nodes", "devices_per_node", "time"))
-    values: dict[str, str | int | tuple[str, ...]] = {}
-    values |= {key: _value(key, entry) for key, entry in entries.items() if key not in ("shapes", "options")}
-    if "options" in entries:
-        values["options"] = tuple(item.text() for item in entries["options"].items())
+    values = {key: _value(key, entry) for key, entry in entries.items() if key != "shapes"}
     if "gpus" in entries and "{}" not in str(values["gpus"]):
         raise entries["gpus"].error("expected an option with {} for the number of GPUs, --gpus-per-node={}")
     shapes = entries["shapes"].mapping() if "shapes" in entries else {}
@@ -106,11 +104,13 @@ def load_cluster(name: str) -> Cluster:
     )
 
 
-def _shape(entry: Entry) -> tuple[tuple[str, str | int], ...]:
+def _shape(entry: Entry) -> tuple[tuple[str, Value], ...]:
     return tuple((key, _value(key, child)) for key, child in entry.fields(PER_SHAPE).items())
 
 
-def _value(key: str, entry: Entry) -> str | int:
+def _value(key: str, entry: Entry) -> Value:
+    if key == "options":
+        return tuple(item.text() for item in entry.items())
     if Cluster.__annotations__[key] is str:
         return entry.text()
     return entry.integer(at_least=0 if key in ("throttle", "max_restarts") else 1)

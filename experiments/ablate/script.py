@@ -7,11 +7,12 @@ from pathlib import Path
 from experiments.ablate.array import RunTask, task_log
 from experiments.ablate.cluster import Cluster
 
+# srun doesn't take the number of CPUs from the allocation (since SLURM 22.05).
 _BODY = """\
-set -u
 trap : TERM USR1  # the tasks take the signals; this script outlives them and decides what follows
-cd {cwd}
-{setup}srun --kill-on-bad-exit=1 --wait=0 --export=ALL {python} -m experiments.task {array} "$SLURM_ARRAY_TASK_ID"
+cd {cwd} || exit 1
+{setup}srun --kill-on-bad-exit=1 --wait=0 --export=ALL --cpus-per-task={cpus} \\
+  {python} -m experiments.task {array} "$SLURM_ARRAY_TASK_ID"
 code=$?
 if {python} -m experiments.ending {array} "$SLURM_ARRAY_TASK_ID" "$code"; then
   scontrol requeue "${{SLURM_ARRAY_JOB_ID}}_${{SLURM_ARRAY_TASK_ID}}" && sleep 300  # until it takes effect
@@ -50,5 +51,11 @@ def job_script(array: Path, tasks: list[RunTask], cluster: Cluster, folder: Path
     python = f"{cluster.launcher} {shlex.quote(cluster.python or sys.executable)}".strip()
     setup = f"{cluster.setup.rstrip()}\n" if cluster.setup else ""
     lines = ["#!/bin/bash", *(f"#SBATCH {option}" for option in options if not option.endswith("="))]
-    body = _BODY.format(cwd=shlex.quote(str(folder)), setup=setup, python=python, array=shlex.quote(str(array)))
+    body = _BODY.format(
+        cwd=shlex.quote(str(folder)),
+        setup=setup,
+        python=python,
+        array=shlex.quote(str(array)),
+        cpus=cluster.cpus_per_task,
+    )
     return "\n".join((*lines, body))

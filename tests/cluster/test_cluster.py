@@ -96,11 +96,15 @@ def test_a_cell_at_its_time_limit_goes_on_behind_the_queue(world: World, whole: 
     processes = world.processes()
     for process in processes:  # a training that takes longer than that
         os.kill(process, signal.SIGSTOP)
-    world.wait(lambda: all(pending(process, signal.SIGUSR1) for process in processes), "warned of its limit")
     assert world.states() == {"3G": RUNNING}
-    for process in processes:
-        os.kill(process, signal.SIGCONT)
-    world.wait_for_states(G=QUEUED)
+
+    def queued() -> bool:
+        for process in processes:
+            if pending(process, signal.SIGUSR1):  # warned; SLURM itself may have sent SIGCONT before
+                os.kill(process, signal.SIGCONT)
+        return world.states() == {"3G": QUEUED}
+
+    world.wait(queued, "warned of its limit and queued again")
     world.wait_for_states(G=DONE)
     assert world.job("3G").restarts == 1
     assert world.values() == of_row(whole[0], "G")
@@ -108,7 +112,10 @@ def test_a_cell_at_its_time_limit_goes_on_behind_the_queue(world: World, whole: 
 
 def pending(process: int, number: int) -> bool:
     """Whether a signal waits for a stopped process."""
-    text = Path(f"/proc/{process}/status").read_text()
+    try:
+        text = Path(f"/proc/{process}/status").read_text()
+    except OSError:  # it has ended
+        return False
     mask = int(next(line.split()[1] for line in text.splitlines() if line.startswith("ShdPnd")), 16)
     return bool(mask >> (number - 1) & 1)
 

@@ -151,7 +151,8 @@ def test_a_dry_run_asks_nobody_and_writes_nothing(here: Path) -> None:
 
 
 def test_the_script_is_shell_and_says_all_that_matters(here: Path) -> None:
-    cluster = load_cluster(str(REPOSITORY / "experiments/clusters/5x8.yaml")).for_shape(5, 8)
+    cluster_file = str(REPOSITORY / "experiments/clusters/5x8.yaml")
+    cluster = load_cluster(cluster_file).for_shape(5, 8)
     tasks = [RunTask(Path("runs/G"), ("p",), ("3G",), {}, 5, 8)] * 3
     text = job_script(Path("results/slurm/mntp-1.json"), tasks, cluster, Path("/a folder"))
     subprocess.run(["bash", "-n"], input=text, text=True, check=True)
@@ -162,9 +163,11 @@ def test_the_script_is_shell_and_says_all_that_matters(here: Path) -> None:
         "--output=results/slurm/logs/mntp-1-%A_%a.log",
     ):  # fmt: skip
         assert f"#SBATCH {option}" in lines
-    assert "cd '/a folder'" in lines and "module load cuda" in lines
+    assert "cd '/a folder' || exit 1" in lines and "module load cuda" in lines
     assert not [line for line in lines if "qos" in line]
     assert any(line.startswith("srun --kill-on-bad-exit=1") for line in lines)
+    one = job_script(Path("mntp-1.json"), tasks[:1], load_cluster(cluster_file).for_shape(1, 1), Path("/"))
+    assert "--exclusive" not in one and "#SBATCH --time=04:00:00" in one
 
 
 @pytest.mark.parametrize("name", ["5x8", "13x8"])
