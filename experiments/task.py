@@ -56,7 +56,8 @@ def main(path: Path, index: int, stop: StopRequest) -> None:
         if isinstance(error, RuntimeError) and task.nodes * task.devices > 1 and _PEER_LOST.search(str(error)):
             print(f"rank {global_rank()} lost another one: {error}", file=sys.stderr)  # noqa: T201
             raise SystemExit(EXIT_STOPPED) from error
-        record_failure(task, " ".join(str(error).split()) or type(error).__name__)
+        kind = "" if isinstance(error, (ValueError, OSError)) else f"{type(error).__name__}: "
+        record_failure(task, kind + " ".join(str(error).split()))
         raise
 
 

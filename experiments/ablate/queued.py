@@ -93,8 +93,11 @@ class Queue:
             return _with(folder_state, QUEUED, f"waits for {info.reason or 'the scheduler'}{stuck}{place}")
         if info.active:
             return _with(folder_state, RUNNING, _place(folder_state) if state in (RUNNING, INTERRUPTED) else "starting")
-        if state in (RUNNING, FAILED):  # a process outside of the queue; or the task said why
+        if state == RUNNING:  # a process outside of the queue
             return folder_state
+        if state == FAILED:  # the task said why
+            lines = [] if "\n" in folder_state.reason else last_lines(job.log)
+            return _with(folder_state, FAILED, "\n".join((folder_state.reason, *lines)))
         if info.state == "CANCELLED":
             why = f" ({info.reason})" if info.reason else ""
             return _with(folder_state, CANCELLED, f"its job was cancelled{why}")

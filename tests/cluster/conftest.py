@@ -21,10 +21,10 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture(scope="session")
 def slurm() -> Iterator[Path]:
     """The cluster's folder; SLURM_CONF is set for this process and all that it starts."""
-    if missing := lab.missing_programs():
-        pytest.skip(f"no {', '.join(missing)} here: `apt-get install slurm-wlm munge`, then `make test-cluster`")
     if os.environ.get("TEST_CLUSTER") != "1":
-        pytest.skip("takes minutes: `make test-cluster` runs it")
+        pytest.skip("takes minutes and SLURM: `apt-get install slurm-wlm munge`, then `make test-cluster`")
+    if missing := lab.missing_programs():
+        pytest.fail(f"no {', '.join(missing)} here: `apt-get install slurm-wlm munge`")
     folder = Path(tempfile.mkdtemp(prefix="slurm-"))  # pytest's own folders are closed to munged
     folder.chmod(0o755)
     with (folder / "serve.out").open("wb") as out:

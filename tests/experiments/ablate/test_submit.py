@@ -244,6 +244,8 @@ def test_a_failure_without_a_word_shows_the_last_lines_of_its_log(here: Path) ->
     (here / "queue").write_text("100_0|OUT_OF_MEMORY||\n")
     found = Queue.of([Path("runs/G")]).state(Path("runs/G"), CellState(INTERRUPTED))
     assert found.state == FAILED and found.reason.endswith("slurmstepd: error: out of memory")
+    found = Queue.of([Path("runs/G")]).state(Path("runs/G"), CellState(FAILED, "the disk is full"))
+    assert found.reason.splitlines() == ["the disk is full", "one", "slurmstepd: error: out of memory"]
 
 
 def test_accounting_knows_what_the_queue_has_forgotten(here: Path) -> None:
