@@ -26,6 +26,7 @@ class RunJob:
 
     Attributes:
         job: `<array id>_<index>`.
+        protocols: hashes of the scorings that it does.
         log: its log.
         restarts: how often it was started again.
         nodes: where it runs or ran last; empty if it never did.
@@ -33,6 +34,7 @@ class RunJob:
     """
 
     job: str
+    protocols: frozenset[str]
     log: Path
     restarts: int = 0
     nodes: str = ""
@@ -77,13 +79,18 @@ class Queue:
         job = self.runs.get(run_dir)
         return job.job if job and job.info and job.info.active else ""
 
-    def state(self, run_dir: Path, folder_state: CellState) -> CellState:
+    def job(self, run_dir: Path, protocol_hash: str) -> RunJob | None:
+        """Return the job that a scoring of a run was last given to, None if it never was."""
+        job = self.runs.get(run_dir)
+        return job if job and protocol_hash in job.protocols else None
+
+    def state(self, run_dir: Path, protocol_hash: str, folder_state: CellState) -> CellState:
         """Return the state of a scoring, given what its folder says.
 
         What is finished is finished; else a job that is alive decides, since locks and clocks of other machines may
         not be seen here; a job that has ended decides over a folder that doesn't know of it.
         """
-        job = self.runs.get(run_dir)
+        job = self.job(run_dir, protocol_hash)
         if folder_state.state == DONE or job is None or job.info is None:
             return folder_state
         state, info = folder_state.state, job.info
@@ -131,4 +138,4 @@ def _run_job(run_dir: Path, record: dict[str, Any], known: dict[str, JobInfo]) -
     if attempt.get("job") != job:  # an earlier submission's
         attempt = {}
     nodes = attempt.get("nodes") or (info.nodes if info else "")
-    return RunJob(job, log, int(attempt.get("restarts", 0)), str(nodes), info)
+    return RunJob(job, frozenset(record["protocols"]), log, int(attempt.get("restarts", 0)), str(nodes), info)

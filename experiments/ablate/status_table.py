@@ -14,7 +14,7 @@ RIGHT = ("train", "sample", "score", "restarts")
 
 def cell_states(plan: Plan, queue: Queue) -> list[tuple[PlannedCell, CellState]]:
     """Return each planned cell with its state, by its folder and by the scheduler."""
-    return [(cell, queue.state(Path(cell.run_dir), cell_state(cell))) for cell in plan.cells]
+    return [(cell, queue.state(Path(cell.run_dir), cell.protocol_hash, cell_state(cell))) for cell in plan.cells]
 
 
 def status_table(plan: Plan, queue: Queue) -> Table:
@@ -30,7 +30,7 @@ def status_table(plan: Plan, queue: Queue) -> Table:
         table.add_column(name, justify="right" if name in RIGHT else "left", overflow="fold")
     for cell, state in cell_states(plan, queue):
         about = " ".join(part for part in (state.reason, f"same run as {cell.same_as}" if cell.same_as else "") if part)
-        job = queue.runs.get(Path(cell.run_dir))
+        job = queue.job(Path(cell.run_dir), cell.protocol_hash)
         where = (job.job, str(job.restarts), job.nodes) if job else ("", "", "")
         table.add_row(
             Text(cell.label),

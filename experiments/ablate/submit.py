@@ -69,7 +69,11 @@ def submit(
         queue = Queue.of([*(task.run_dir for task in tasks), *(n for task in tasks for n in task.needs.values())])
         waiting = []
         for task in tasks:
-            if job := queue.active(task.run_dir):
+            job = queue.active(task.run_dir)
+            if job and not set(task.protocols) <= queue.runs[task.run_dir].protocols:
+                reason = f"its run is in job {job} for other scorings; submit again when that is done"
+                done.refused[task.label] = reason
+            elif job:
                 done.kept[task.label] = job
                 done.jobs[task.run_dir] = job
             elif read_state(task.run_dir, task.protocols[0]).state == RUNNING:
@@ -101,9 +105,9 @@ def _submit_array(array: Path, script: str, content: TaskArray, done: Submission
         done.refused |= {task.label: str(error) for task in group}
         return
     for index, task in enumerate(group):
-        record = {"job": f"{job}_{index}", "array": str(array), "shape": task.shape, "time": time.time()}
-        write_json(task.run_dir / SUBMITTED, record)
         done.jobs[task.run_dir] = f"{job}_{index}"
+        record = {"job": done.jobs[task.run_dir], "array": str(array), "protocols": task.protocols}
+        write_json(task.run_dir / SUBMITTED, {**record, "shape": task.shape, "time": time.time()})
 
 
 def _named(tasks: Sequence[RunTask], results: Path, cluster: Cluster) -> Iterator[tuple[Path, list[RunTask]]]:

@@ -91,5 +91,7 @@ def test_what_failed_is_retried_with_what_it_held_up(tmp_path: Path, asked: bool
     (tmp_path / "K/checkpoints/final.ckpt").unlink()
     cells = [dataclasses.replace(one, selected=asked) for one in cells]
     plan = Plan("m", "micro", "embedded", {}, {}, tuple(cells))
-    queue = Queue({tmp_path / "H": RunJob("1_0", tmp_path / "log", info=JobInfo("PENDING", "Priority"))})
+    queue = Queue(
+        {tmp_path / "H": RunJob("1_0", frozenset("p"), tmp_path / "log", info=JobInfo("PENDING", "Priority"))}
+    )
     assert [one.row for one in cells_to_retry(plan, queue)] == (["K", "B"] if asked else [])

@@ -126,6 +126,16 @@ def test_what_is_queued_is_not_queued_twice_and_may_be_waited_for(here: Path) ->
     assert give(cell("K")).jobs == {Path("runs/K"): "102_0"}
 
 
+def test_another_scoring_of_a_run_that_is_busy_is_not_taken_for_queued(here: Path) -> None:
+    give(cell("G", protocol="p"))
+    (here / "queue").write_text("100_0|RUNNING|None|n1\n")
+    done = give(cell("G", protocol="q"))
+    assert not done.kept and "its run is in job 100_0 for other scorings" in done.refused["3G"]
+    queue = Queue.of([Path("runs/G")])
+    assert queue.state(Path("runs/G"), "p", CellState(NOT_RUN)).state == RUNNING
+    assert queue.state(Path("runs/G"), "q", CellState(NOT_RUN)).state == NOT_RUN
+
+
 def test_a_need_that_nobody_trains_is_said(here: Path) -> None:
     done = give(cell("B", ("K",)), cell("G"))
     assert list(done.jobs) == [Path("runs/G")]
@@ -209,7 +219,7 @@ def state(here: Path, answer: str, folder: CellState, restarts: int | None = Non
     queue = Queue.of([Path("runs/G")])
     if restarts is not None:
         assert (queue.runs[Path("runs/G")].restarts, queue.runs[Path("runs/G")].nodes) == (restarts, "n[1-2]")
-    return queue.state(Path("runs/G"), folder)
+    return queue.state(Path("runs/G"), "p", folder)
 
 
 @pytest.mark.parametrize(
@@ -242,9 +252,9 @@ def test_a_failure_without_a_word_shows_the_last_lines_of_its_log(here: Path) ->
     log = task_log(Path(json.loads((here / "runs/G" / SUBMITTED).read_text())["array"]), "100_0")
     log.write_text("one\nslurmstepd: error: out of memory\n")
     (here / "queue").write_text("100_0|OUT_OF_MEMORY||\n")
-    found = Queue.of([Path("runs/G")]).state(Path("runs/G"), CellState(INTERRUPTED))
+    found = Queue.of([Path("runs/G")]).state(Path("runs/G"), "p", CellState(INTERRUPTED))
     assert found.state == FAILED and found.reason.endswith("slurmstepd: error: out of memory")
-    found = Queue.of([Path("runs/G")]).state(Path("runs/G"), CellState(FAILED, "the disk is full"))
+    found = Queue.of([Path("runs/G")]).state(Path("runs/G"), "p", CellState(FAILED, "the disk is full"))
     assert found.reason.splitlines() == ["the disk is full", "one", "slurmstepd: error: out of memory"]
 
 
@@ -260,7 +270,7 @@ def test_without_a_scheduler_folders_still_speak(here: Path, monkeypatch: pytest
         Queue.of([Path("runs/G")])
     queue = Queue.of([Path("runs/G")], strict=False)
     assert "no such command" in queue.silence
-    assert queue.state(Path("runs/G"), CellState(INTERRUPTED, "at it")) == CellState(INTERRUPTED, "at it")
+    assert queue.state(Path("runs/G"), "p", CellState(INTERRUPTED, "at it")) == CellState(INTERRUPTED, "at it")
 
 
 @pytest.mark.parametrize("module", ["commands", "submit", "queued", "prune", "scheduler", "status_table"])
