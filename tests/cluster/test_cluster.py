@@ -198,7 +198,7 @@ def test_the_same_as_an_ordinary_user(slurm: Path) -> None:
     os.chown(home, 65534, 65534)
     keep = {name: value for name, value in os.environ.items() if not name.startswith("SLURM")}
     environ = keep | {"HOME": str(home), "TMPDIR": str(home), "PYTHONDONTWRITEBYTECODE": "1"}
-    pytest_line = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q"]
+    pytest_line = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider"]
     tests = f"{__file__}::test_a_killed_rank_is_started_again"
     line = [*user, f"--ambient-caps={reads}", *pytest_line, tests]
     try:
