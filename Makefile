@@ -6,16 +6,20 @@ MATRIX ?= ablations.yaml
 SCALE ?= micro
 ROWS ?=
 SEEDS ?= 0
+PARALLEL ?= 1
+WHERE ?= local
+CLUSTER ?=
 
 # See experiments/main.py: short spins keep two busy cores usable.
 export GOMP_SPINCOUNT ?= 3000
 
 .DEFAULT_GOAL := help
-.PHONY: help install ablations status gather report test check format clean
+.PHONY: help install ablations status retry gather report prune test test-cluster check format clean
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 	@echo "  variables: SCALE=micro|smoke ROWS=3A,table6|all SEEDS=0,1 MATRIX=ablations.yaml PYTHON=python3 VENV=.venv"
+	@echo "             WHERE=local PARALLEL=1, or WHERE=slurm CLUSTER=a file of experiments/clusters by name"
 
 # The stamp is newer than pyproject.toml only where the last install went through.
 $(VENV)/installed: pyproject.toml
@@ -27,11 +31,23 @@ $(VENV)/installed: pyproject.toml
 
 install: $(VENV)/installed ## make the virtual environment and install the suite with its tools
 
+WHAT = --matrix $(MATRIX) --scale $(SCALE) --rows '$(ROWS)' --seeds $(SEEDS)
+
 ablations: $(VENV)/installed ## run the matrix: corpus, training, sampling, scores, tables in results/
-	$(BIN)/mntp ablate run --matrix $(MATRIX) --scale $(SCALE) --rows '$(ROWS)' --seeds $(SEEDS)
+ifeq ($(WHERE),slurm)
+	$(BIN)/mntp ablate submit $(WHAT) --cluster '$(or $(CLUSTER),$(error WHERE=slurm needs CLUSTER=, a file of experiments/clusters by name))'
+else
+	$(BIN)/mntp ablate run $(WHAT) --parallel $(PARALLEL)
+endif
 
 status: $(VENV)/installed ## show the state of every cell
 	$(BIN)/mntp ablate status --scale $(SCALE)
+
+retry: $(VENV)/installed ## start the cells again that failed or were cancelled
+	$(BIN)/mntp ablate retry --scale $(SCALE) --cluster '$(CLUSTER)' --parallel $(PARALLEL)
+
+prune: $(VENV)/installed ## drop the optimiser states of finished cells
+	$(BIN)/mntp ablate prune --scale $(SCALE)
 
 gather: $(VENV)/installed ## write the tables from what is finished
 	$(BIN)/mntp ablate gather --scale $(SCALE)
@@ -41,6 +57,9 @@ report: $(VENV)/installed ## write report.html: tables, curves, sounds, failures
 
 test: $(VENV)/installed ## run the tests (no system packages, no network, no GPU)
 	$(BIN)/python -m pytest
+
+test-cluster: $(VENV)/installed ## run the tests that need a real SLURM (slurm-wlm and munge), started here and thrown away
+	TEST_CLUSTER=1 $(BIN)/python -m pytest tests/cluster
 
 check: $(VENV)/installed ## linter, formatter and type checker
 	$(BIN)/ruff check .

@@ -3,6 +3,7 @@
 from callbacks.atomic_checkpoint import AtomicCheckpointIO
 from callbacks.audio_writer import AudioWriter
 from callbacks.ema import EMA
+from callbacks.graceful_stop import GracefulStop
 from callbacks.held_out import HeldOutLosses
 from callbacks.jsonl_logger import JSONLLogger
 from callbacks.last_checkpoint import LastCheckpoint
@@ -14,6 +15,7 @@ __all__ = [
     "EMA",
     "AtomicCheckpointIO",
     "AudioWriter",
+    "GracefulStop",
     "HeldOutLosses",
     "JSONLLogger",
     "LastCheckpoint",

@@ -32,7 +32,8 @@ class LastCheckpoint(Checkpoint):
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Write it if it is due, by the clock of rank 0: saving is a matter of all ranks."""
-        if trainer.strategy.broadcast(time.monotonic() - self._written >= self.seconds):
+        due = trainer.is_global_zero and time.monotonic() - self._written >= self.seconds
+        if trainer.strategy.reduce_boolean_decision(due, all=False):
             self.save(trainer)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

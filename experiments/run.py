@@ -4,22 +4,30 @@
 folder. Every step that is done already is skipped, so that it can be killed at any moment and started again.
 """
 
+import contextlib
 import os
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from jsonargparse import ArgumentParser
 
-from callbacks import HeldOutLosses, ProgressFile
+from callbacks import GracefulStop, HeldOutLosses, ProgressFile
 from callbacks.non_finite import skipped_steps
 from experiments.cli import SuiteCLI, load_config
 from experiments.errors import user_errors
-from experiments.run_record import held, provenance, read_json, update_record
-from experiments.score import HELD_OUT, score
+from experiments.launch import check_launch, global_rank, under_srun
+from experiments.run_record import HELD_OUT, held, is_trained, provenance, read_json, update_record, write_json
+from experiments.score import score
+from experiments.stop import EXIT_STOPPED, StopRequest
 
 FINAL = "final.ckpt"
+SLURM = {
+    "class_path": "lightning.pytorch.plugins.environments.SLURMEnvironment",
+    "init_args": {"auto_requeue": False},
+}
 FOLDERS = {
     "LastCheckpoint": "checkpoints",
     "ModelCheckpoint": "checkpoints",
@@ -28,43 +36,82 @@ FOLDERS = {
 }
 
 
-def run(run_dir: Path, protocol: str, judges: Path = Path("data/judges"), weights: Path = Path("weights")) -> None:
-    """Train, sample and score one cell; what is done already is skipped.
+def run(
+    run_dir: Path,
+    protocol: str,
+    judges: Path = Path("data/judges"),
+    weights: Path = Path("weights"),
+    stop: StopRequest | None = None,
+    patience: float = 0.0,
+) -> None:
+    """Train, sample and score one run; what is done already is skipped. Of several ranks the first one scores.
 
     Args:
         run_dir: the run's folder, with its `config.yaml`.
-        protocol: hash of the protocol; its file is `evals/<hash>/protocol.json`.
+        protocol: hash of the protocol, or several with commas between; their files are `evals/<hash>/protocol.json`.
         judges: folder of cached judges, and of what they heard.
         weights: folder of public checkpoints, for protocols that ask for their scores.
+        stop: tells when to stop early; None listens from now on.
+        patience: seconds to wait where another process holds the run.
     """
+    if stop is None:
+        stop = StopRequest()
+        stop.listen()
     config = load_config(run_dir / "config.yaml")
-    rules = read_json(run_dir / "evals" / protocol / "protocol.json")
-    if not rules:
-        raise ValueError(f"{run_dir}: no evals/{protocol}/protocol.json; `mntp ablate run` writes it")
-    with held(run_dir):
+    rules = {name: read_json(run_dir / "evals" / name / "protocol.json") for name in protocol.split(",")}
+    if absent := [name for name, rule in rules.items() if not rule]:
+        raise ValueError(f"{run_dir}: no evals/{absent[0]}/protocol.json; `mntp ablate run` writes it")
+    with held(run_dir, patience):
         _end_with_parent()
         progress = ProgressFile(run_dir / "progress.json", protocol)
-        try:
-            if rules["generation"]["source"] == "model":
+        with _failures_recorded(run_dir):
+            if any(rule["generation"]["source"] == "model" for rule in rules.values()):
                 update_record(run_dir, error=None, **provenance())
-                train_and_measure(run_dir, config, progress)
-            update_record(run_dir, state="trained", error=None)
-            score(run_dir, config, protocol, rules, judges, weights, progress)
-        except (ValueError, OSError, RuntimeError) as error:
-            update_record(run_dir, state="failed", error=str(error).partition("\n")[0])
-            raise
+                train_and_measure(run_dir, config, progress, stop)
+                if stop.made:  # behind the last step, too late for the training to see it
+                    raise SystemExit(EXIT_STOPPED)
+        if global_rank():
+            return
+        update_record(run_dir, state="trained", error=None)
+        errors: list[Exception] = []
+        for name, rule in rules.items():
+            progress.protocol = name
+            try:
+                with _failures_recorded(run_dir):
+                    score(run_dir, config, name, rule, judges, weights, progress)
+            except (ValueError, OSError, RuntimeError) as error:  # the other ways of decoding may still be scored
+                errors.append(error)
+                if len(rules) > 1:
+                    write_json(run_dir / "evals" / name / "failure.json", {"reason": str(error), "time": time.time()})
+        if errors:
+            raise errors[0]
 
 
-def train_and_measure(run_dir: Path, config: dict[str, Any], progress: ProgressFile) -> None:
-    """Train, and take the held-out losses of the final weights, where either isn't done yet."""
+@contextlib.contextmanager
+def _failures_recorded(run_dir: Path) -> Iterator[None]:
+    try:
+        yield
+    except (ValueError, OSError, RuntimeError) as error:
+        update_record(run_dir, state="failed", error=str(error).partition("\n")[0])
+        raise
+
+
+def train_and_measure(run_dir: Path, config: dict[str, Any], progress: ProgressFile, stop: StopRequest) -> None:
+    """Train, and take the held-out losses of the final weights, where either isn't done yet; on all ranks.
+
+    Raises:
+        ValueError: nodes, tasks and devices are not those that the trainer wants.
+    """
+    if is_trained(run_dir):
+        return
+    check_launch(config["trainer"])
     final, held_out = run_dir / "checkpoints" / FINAL, HeldOutLosses(run_dir / HELD_OUT)
     suite = None
     if not final.is_file():
         update_record(run_dir, state="training")
-        suite = SuiteCLI(_placed(config, run_dir), run=False, more_callbacks=[progress])
+        more = [progress, GracefulStop(stop, EXIT_STOPPED)]
+        suite = SuiteCLI(_placed(config, run_dir), run=False, more_callbacks=more)
         train(run_dir, suite, progress)
-    if held_out.path.is_file() and suite is None:
-        return
     if suite is None:  # killed just behind the training: what it logs then has no step to stand at
         quiet = _placed(config, run_dir)
         quiet["trainer"] |= {"logger": False, "callbacks": []}
@@ -113,6 +160,8 @@ def _placed(config: dict[str, Any], run_dir: Path) -> dict[str, Any]:
         },
         {"class_path": "callbacks.JSONLLogger", "init_args": {"path": str(run_dir / "metrics.jsonl")}},
     ]
+    if under_srun():  # whoever wrote the job puts it into the queue again, not Lightning
+        trainer["plugins"] = [*(trainer["plugins"] or []), SLURM]
     trainer["callbacks"] = [_in_folder(callback, run_dir) for callback in trainer["callbacks"]]
     return {**config, "trainer": trainer}
 
@@ -141,5 +190,5 @@ if __name__ == "__main__":
     with user_errors():
         parser = ArgumentParser(prog="python -m experiments.run")
         parser.add_argument("run_dir", type=Path)
-        parser.add_function_arguments(run, skip={"run_dir"})
+        parser.add_function_arguments(run, skip={"run_dir", "stop", "patience"})
         run(**parser.parse_args().as_dict())

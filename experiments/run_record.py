@@ -14,16 +14,23 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
+from experiments.launch import global_rank
 from mntp.files import atomic_write
 
 EXIT_HELD = 3
-LOCK_TRIES, LOCK_PAUSE_SECONDS = 5, 0.05
+LOCK_SECONDS, LOCK_PAUSE_SECONDS = 0.25, 0.05
+HELD_OUT = "held_out.safetensors"
 RECORDED_PACKAGES = ("torch", "lightning", "numpy", "safetensors", "torchaudio", "transformers", "diffusers")
 
 
 def final_checkpoint(run_dir: Path) -> Path:
     """Return the file whose presence means that the run is trained."""
     return run_dir / "checkpoints" / "final.ckpt"
+
+
+def is_trained(run_dir: Path) -> bool:
+    """Return whether only sampling and scoring are left, for which one device is enough."""
+    return final_checkpoint(run_dir).is_file() and (run_dir / HELD_OUT).is_file()
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
@@ -52,8 +59,9 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def update_record(run_dir: Path, **values: Any) -> None:
-    """Change entries of `run.json`."""
-    write_json(run_dir / "run.json", {**read_json(run_dir / "run.json"), **values})
+    """Change entries of `run.json`; of several ranks the first one does."""
+    if global_rank() == 0:
+        write_json(run_dir / "run.json", {**read_json(run_dir / "run.json"), **values})
 
 
 def provenance() -> dict[str, Any]:
@@ -80,24 +88,29 @@ def _git(*words: str) -> str | None:
     return done.stdout.strip()
 
 
-def _lock(file: TextIO) -> bool:
+def _lock(file: TextIO, patience: float) -> bool:
     """Take the lock, giving an onlooker that is just testing it a moment to let go."""
-    for _ in range(LOCK_TRIES):
+    give_up = time.monotonic() + max(patience, LOCK_SECONDS)
+    while True:
         with contextlib.suppress(BlockingIOError):
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return True
+        if time.monotonic() > give_up:
+            return False
         time.sleep(LOCK_PAUSE_SECONDS)
-    return False
 
 
 @contextlib.contextmanager
-def held(run_dir: Path) -> Iterator[None]:
-    """Hold the run's lock; the system takes it back from a killed process.
+def held(run_dir: Path, patience: float = 0.0) -> Iterator[None]:
+    """Hold the run's lock; the system takes it back from a killed process. Of several ranks the first one holds it.
 
-    Exits with code 3 and one line if another process holds it.
+    Exits with code 3 and one line if another process still holds it after `patience` seconds.
     """
+    if global_rank():
+        yield
+        return
     with (run_dir / "lock").open("a+") as file:
-        if not _lock(file):
+        if not _lock(file, patience):
             file.seek(0)
             print(f"{run_dir}: held by {file.read().strip() or 'another process'}", file=sys.stderr)  # noqa: T201
             sys.exit(EXIT_HELD)

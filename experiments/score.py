@@ -14,7 +14,7 @@ from data_modules.latents import ClipDataset, collate
 from data_modules.store import Store
 from experiments.intervals import REPLICATES, Replicates, interval, write_replicates
 from experiments.protocol import Protocol, scoring_hash
-from experiments.run_record import provenance, write_json
+from experiments.run_record import HELD_OUT, provenance, write_json
 from experiments.scoring import Pairs, evaluate_folders
 from experiments.shared import data_module, score_set_of
 from mntp.audio import write_audio
@@ -22,8 +22,6 @@ from mntp.metrics.resampling import draw_clips, mean_replicates
 from mntp.seeding import derive_seed
 from mntp.systems import AudioSystem, load_system
 from mntp.tokenizers import build_tokenizer
-
-HELD_OUT = "held_out.safetensors"
 
 Decode = Callable[[Sequence[int]], Tensor]  # rows of the store -> waveforms [B, samples]
 

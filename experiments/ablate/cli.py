@@ -18,9 +18,11 @@ from experiments.ablate.matrix import load_matrix
 from experiments.ablate.outlook import left_out, plan_view
 from experiments.ablate.plan import Job, build_plan
 from experiments.ablate.planned import DEFAULT_SCALE, Plan, read_plan, results_folder, write_plan
+from experiments.ablate.queued import Queue
 from experiments.ablate.selection import select_rows
 from experiments.ablate.stale import with_earlier
-from experiments.ablate.status import DONE, INTERRUPTED, STYLES, status_table
+from experiments.ablate.status import DONE, INTERRUPTED, STYLES
+from experiments.ablate.status_table import status_table
 from experiments.ablate.tables import table_rich
 
 
@@ -50,10 +52,10 @@ def plan(
         cost: predict hours from finished runs of the same shape, or from a few steps that are run and timed now.
         cap_hours: warn where more hours are predicted; asks for the cost.
     """
-    planned, jobs = _plan(matrix, scale, rows, seeds, out, runs, judges, weights)
-    console = _console()
+    planned, jobs = plan_jobs(matrix, scale, rows, seeds, out, runs, judges, weights)
+    shown = console()
     table, states = plan_view(planned)
-    console.print(table)
+    shown.print(table)
     lines = left_out(planned)
     lines.append(f"{len(jobs)} scorings of {len({job.run_dir for job in jobs})} runs, {states}")
     if cost or cap_hours is not None:
@@ -62,7 +64,7 @@ def plan(
 
         lines += predict_cost(jobs, measure_steps).lines(cap_hours)
     for line in lines:
-        console.print(line, highlight=False, markup=False)
+        shown.print(line, highlight=False, markup=False)
     return 0
 
 
@@ -75,6 +77,7 @@ def run(
     runs: Path = Path("runs"),
     judges: Path = Path("data/judges"),
     weights: Path = Path("weights"),
+    parallel: int = 1,
 ) -> int:
     """Train, sample and score what isn't done yet, then write and show the tables. Ask twice and it runs once.
 
@@ -87,20 +90,23 @@ def run(
         runs: folder of the runs.
         judges: folder where the judge network is kept, and what the judges heard.
         weights: folder of public checkpoints, for scales that are judged by them.
+        parallel: cells at a time, each with GPUs of its own.
     """
-    _, jobs = _plan(matrix, scale, rows, seeds, out, runs, judges, weights)
-    code = execute(jobs, run_command(judges, weights), results_folder(out, scale), _console())
+    _, jobs = plan_jobs(matrix, scale, rows, seeds, out, runs, judges, weights)
+    code = execute(jobs, run_command(judges, weights), results_folder(out, scale), console(), parallel)
     return report(out, scale) or code if code in (0, 1) else code
 
 
 def status(out: Path = Path("results"), scale: str = DEFAULT_SCALE) -> int:
-    """Show every planned cell with its state, its progress and what its phases took.
+    """Show every planned cell with its state, its progress, what its phases took, and its job if it was submitted.
 
     Args:
         out: folder of the results.
         scale: the scale that was planned.
     """
-    _console().print(status_table(read_plan(results_folder(out, scale))))
+    planned = read_plan(results_folder(out, scale))
+    queue = Queue.of((Path(cell.run_dir) for cell in planned.cells if cell.run_dir), strict=False)
+    console().print(status_table(planned, queue))
     return 0
 
 
@@ -111,7 +117,7 @@ def gather(out: Path = Path("results"), scale: str = DEFAULT_SCALE) -> int:
         out: folder of the results.
         scale: the scale that was planned.
     """
-    _show_tables(results_folder(out, scale), _console())
+    _show_tables(results_folder(out, scale), console())
     return 0
 
 
@@ -127,7 +133,7 @@ def report(out: Path = Path("results"), scale: str = DEFAULT_SCALE, prompts: int
     from experiments.ablate.report import write_report  # matplotlib and jinja2: status needs neither
 
     path = write_report(results_folder(out, scale), prompts, max_mb)
-    _console().print(f"written: {path} ({path.stat().st_size / 1e6:.1f} MB)", highlight=False)
+    console().print(f"written: {path} ({path.stat().st_size / 1e6:.1f} MB)", highlight=False)
     return 0
 
 
@@ -135,7 +141,9 @@ PIPE_WIDTH = 160
 COMMANDS: dict[str, Callable[..., int]] = {"plan": plan, "run": run, "status": status, "gather": gather}
 
 
-def execute(jobs: list[Job], command: Callable[[Job], list[str]], folder: Path, console: Console) -> int:
+def execute(
+    jobs: list[Job], command: Callable[[Job], list[str]], folder: Path, console: Console, parallel: int = 1
+) -> int:
     """Run the jobs, gather, show the tables and say what failed.
 
     Args:
@@ -143,12 +151,13 @@ def execute(jobs: list[Job], command: Callable[[Job], list[str]], folder: Path, 
         command: gives a job's command line.
         folder: where `plan.json` lies and the tables go.
         console: where all is shown.
+        parallel: jobs at a time.
 
     Returns:
         0 if every job is done, 1 if one isn't, 130 or 143 if the runner was interrupted.
     """
     try:
-        views = run_jobs(jobs, command, console)
+        views = run_jobs(jobs, command, console, parallel=parallel)
     except InterruptedRunError as stop:
         gather_results(folder)
         console.print(str(stop), highlight=False)
@@ -166,9 +175,10 @@ def execute(jobs: list[Job], command: Callable[[Job], list[str]], folder: Path, 
     return 1 if missing else 0
 
 
-def _plan(
+def plan_jobs(
     matrix: Path, scale: str, rows: str, seeds: str, out: Path, runs: Path, judges: Path, weights: Path
 ) -> tuple[Plan, list[Job]]:
+    """Check every cell, prepare what they share, write `plan.json`; return the plan and the selected jobs."""
     loaded = load_matrix(matrix)
     selected = select_rows(loaded, rows)
     cells = expand(loaded, scale, parse_seeds(seeds), {table for table, _ in selected})
@@ -210,7 +220,7 @@ def _show_tables(folder: Path, console: Console) -> None:
     console.print(f"written: {folder}/results.csv, " + ", ".join(f"{name}.csv|md|tex" for name in tables))
 
 
-def _console() -> Console:
-    """The terminal, or lines of a fixed width that tables fit into where there is none (a log, a pipe)."""
-    console = Console()
-    return console if console.is_terminal else Console(width=PIPE_WIDTH)
+def console() -> Console:
+    """Return the terminal, or lines of a fixed width that tables fit into where there is none (a log, a pipe)."""
+    terminal = Console()
+    return terminal if terminal.is_terminal else Console(width=PIPE_WIDTH)

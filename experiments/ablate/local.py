@@ -1,27 +1,24 @@
-"""Run jobs here, in order, one process each: what is done is skipped, one failure never stops another.
+"""Run jobs here, one process each, in order or several at a time: what is done is skipped, one failure stops no other.
 
 Each job is `python -m experiments.run RUN_DIR --protocol HASH`: it trains, or continues, or skips what is trained,
 then samples and scores. This module only writes its configuration, watches its files and records a failure.
 """
 
 import json
-import os
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import yaml
 from rich.console import Console
-from rich.live import Live
-from rich.table import Table
-from rich.text import Text
 
+from experiments.ablate.child import Child
+from experiments.ablate.display import JobView, display
+from experiments.ablate.gpus import GpuPool
+from experiments.ablate.last_lines import last_lines
 from experiments.ablate.plan import Job
 from experiments.ablate.status import (
     DONE,
@@ -29,54 +26,14 @@ from experiments.ablate.status import (
     INTERRUPTED,
     NOT_RUN,
     RUNNING,
-    STYLES,
     eval_folder,
     read_state,
-    seconds,
     untrained_needs,
 )
-from experiments.run_record import EXIT_HELD, read_json
+from experiments.run_record import EXIT_HELD, final_checkpoint
 from mntp.files import atomic_write
 
-GRACE_SECONDS = 20.0  # between asking a child to end and ending it
 POLL_SECONDS = 0.5
-PLAIN_SECONDS = 15.0  # at most this long between two lines where there is no terminal
-TAIL_LINES = 8
-TAIL_BYTES = 16_384
-
-
-@dataclass
-class JobView:
-    """What is shown of a job.
-
-    Attributes:
-        job: the job.
-        state: one of the states of `status`.
-        progress: the newest `progress.json`.
-        elapsed: seconds since it was started here; None if it wasn't.
-        remaining: seconds that its present phase still needs, at the speed seen so far; None if not known.
-        note: why it failed, or who holds it.
-    """
-
-    job: Job
-    state: str
-    progress: dict[str, Any]
-    elapsed: float | None = None
-    remaining: float | None = None
-    note: str = ""
-
-    @property
-    def label(self) -> str:
-        """The labels of all cells that this job answers: `3G = 8C`."""
-        return " = ".join(self.job.labels)
-
-    @property
-    def place(self) -> str:
-        """Phase and step, as in `training 120/400`."""
-        if self.state not in (RUNNING, INTERRUPTED) or "phase" not in self.progress:
-            return ""
-        step, most = self.progress.get("step"), self.progress.get("max_steps")
-        return f"{self.progress['phase']} {step}/{most}" if step is not None else str(self.progress["phase"])
 
 
 class InterruptedRunError(Exception):
@@ -108,35 +65,128 @@ def run_jobs(
     command: Callable[[Job], list[str]],
     console: Console,
     poll_seconds: float = POLL_SECONDS,
+    parallel: int = 1,
 ) -> list[JobView]:
-    """Run the jobs that aren't done, one after another; one that needs a run which isn't trained is not started.
+    """Run the jobs that aren't done; one that needs a run which isn't trained waits for it, or is not started.
 
     Args:
         jobs: in the order to run.
         command: gives a job's command line.
         console: where progress is shown: a live table on a terminal, else a line per change and each 15 s.
         poll_seconds: how often files are looked at.
+        parallel: jobs at a time; each then has GPUs of its own, as far as there are enough.
 
     Returns:
         All jobs with their final states; a failed one carries the last lines of its log.
 
     Raises:
-        InterruptedRunError: Ctrl-C or SIGTERM; the running child was ended first.
+        InterruptedRunError: Ctrl-C or SIGTERM; the running children were ended first.
+        ValueError: `parallel` is below 1.
     """
+    if parallel < 1:
+        raise ValueError(f"parallel: expected at least 1 job at a time, got {parallel}")
     views = [_first_view(job) for job in jobs]
-    with _sigterm_as_interrupt() as exit_code, _display(console, views) as show:
+    pool = GpuPool.visible() if parallel > 1 else GpuPool(())
+    with _sigterm_as_interrupt() as exit_code, display(console, views) as show:
+        runner = _Runner(views, command, show, pool)
         try:
-            for view in views:
-                if view.state == DONE:
-                    continue
-                if untrained := untrained_needs(view.job.needs):
-                    view.state, view.note = NOT_RUN, untrained
-                    show()
-                else:
-                    _run_one(view, command(view.job), show, poll_seconds)
+            while runner.start(parallel):
+                runner.watch(poll_seconds)
         except KeyboardInterrupt:
             raise InterruptedRunError(views, exit_code[0]) from None
+        finally:
+            runner.end()
     return views
+
+
+class _Runner:
+    """The jobs that wait and those that run."""
+
+    def __init__(
+        self, views: list[JobView], command: Callable[[Job], list[str]], show: Callable[[], None], pool: GpuPool
+    ) -> None:
+        self._command, self._show, self._pool = command, show, pool
+        self._waiting = [view for view in views if view.state != DONE]
+        self._running: list[tuple[JobView, Child]] = []
+
+    def start(self, parallel: int) -> bool:
+        """Start what may start now, up to `parallel` in all; return whether any is running."""
+        for view in list(self._waiting):
+            if len(self._running) >= parallel:
+                break
+            if self._must_wait(view):
+                continue
+            self._waiting.remove(view)
+            if untrained := untrained_needs(view.job.needs):
+                view.state, view.note = NOT_RUN, untrained
+                self._show()
+            else:
+                self._start(view)
+        # Whatever waits, waits for one that runs; but a start that failed at once may have made way for another.
+        return bool(self._running) or (bool(self._waiting) and self.start(parallel))
+
+    def watch(self, poll_seconds: float) -> None:
+        """Look at the running jobs once, for at most `poll_seconds`."""
+        self._running[0][1].wait(poll_seconds)
+        for view, child in list(self._running):
+            view.elapsed = child.elapsed
+            code = child.wait(0)
+            if code is None:
+                if progress := child.progress():
+                    view.progress, view.remaining = progress, child.remaining(progress)
+                continue
+            self._running.remove((view, child))
+            self._pool.give_back(child.gpus)
+            view.remaining = None
+            _conclude(view, child, code)
+        self._show()
+
+    def end(self) -> None:
+        """End what still runs, in good order."""
+        for view, child in self._running:
+            view.state, view.note = INTERRUPTED, ""
+            child.ask_to_end()
+        for _, child in self._running:
+            child.end()
+        self._running = []
+
+    def _must_wait(self, view: JobView) -> bool:
+        """A run is one process's at a time; and what will be trained is waited for."""
+        running = {other.job.run_dir for other, _ in self._running}
+        coming = running | {other.job.run_dir for other in self._waiting if other is not view}
+        missing = {run for run in view.job.needs.values() if not final_checkpoint(run).is_file()}
+        return view.job.run_dir in running or bool(missing & coming - {view.job.run_dir})
+
+    def _start(self, view: JobView) -> None:
+        view.state, view.progress, view.note = RUNNING, {}, ""
+        self._show()
+        try:
+            write_run_files(view.job)
+            _failure(view.job).unlink(missing_ok=True)
+            gpus = self._pool.take(view.job.num_devices)
+            self._running.append((view, Child(self._command(view.job), view.job.run_dir, gpus)))
+        except (OSError, ValueError) as error:  # a full disk, say; the next job may lie elsewhere, or need less
+            view.state, view.note = FAILED, str(error)
+            self._show()
+
+
+def _conclude(view: JobView, child: Child, code: int) -> None:
+    """Set the final state of a job that has ended."""
+    lines = last_lines(view.job.run_dir / "run.log", child.offset)
+    state = read_state(view.job.run_dir, view.job.protocol_hash)
+    if code == 0 and state.state == DONE:
+        view.state, view.note = DONE, ""
+    elif code == EXIT_HELD:
+        view.state, view.note = RUNNING, lines[-1] if lines else "another process holds this run"
+    else:
+        view.state, view.note = FAILED, "\n".join((_ending(code), *lines))
+        # If even this can't be written, the cell shows as interrupted: still not as done.
+        with suppress(OSError), atomic_write(_failure(view.job)) as file:
+            json.dump({"reason": view.note, "exit_code": code, "time": time.time()}, file)
+
+
+def _failure(job: Job) -> Path:
+    return eval_folder(job.run_dir, job.protocol_hash) / "failure.json"
 
 
 def write_run_files(job: Job) -> None:
@@ -163,96 +213,6 @@ def _first_view(job: Job) -> JobView:
     return JobView(job, state.state, state.progress, note=state.reason if state.state == FAILED else "")
 
 
-def _run_one(view: JobView, command: list[str], show: Callable[[], None], poll_seconds: float) -> None:
-    """Run one job to its end and set its final state; only an interrupt leaves by an exception."""
-    run_dir, failure = view.job.run_dir, eval_folder(view.job.run_dir, view.job.protocol_hash) / "failure.json"
-    view.state, view.progress, view.note, started = RUNNING, {}, "", time.monotonic()
-    show()
-    try:
-        write_run_files(view.job)
-        failure.unlink(missing_ok=True)
-        with (run_dir / "run.log").open("ab") as log:
-            offset = log.tell()
-            code = _watch(view, command, log.fileno(), show, poll_seconds)
-    except (OSError, ValueError) as error:  # a full disk, say; the next job may lie elsewhere, or need less
-        view.state, view.note = FAILED, str(error)
-        show()
-        return
-    view.elapsed, view.remaining = time.monotonic() - started, None
-    lines = _last_lines(run_dir / "run.log", offset)
-    state = read_state(run_dir, view.job.protocol_hash)
-    if code == 0 and state.state == DONE:
-        view.state, view.note = DONE, ""
-    elif code == EXIT_HELD:
-        view.state, view.note = RUNNING, lines[-1] if lines else "another process holds this run"
-    else:
-        view.state, view.note = FAILED, "\n".join((_ending(code), *lines))
-        # If even this can't be written, the cell shows as interrupted: still not as done.
-        with suppress(OSError), atomic_write(failure) as file:
-            json.dump({"reason": view.note, "exit_code": code, "time": time.time()}, file)
-    show()
-
-
-def _watch(view: JobView, command: list[str], log: int, show: Callable[[], None], poll_seconds: float) -> int:
-    """Start the process, show its progress until it ends, and return its exit code (negative: its signal)."""
-    launched, started, pace = time.time(), time.monotonic(), _Pace()
-    # Its own session: a terminal's Ctrl-C reaches the runner only, which then ends the child in good order.
-    child = subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
-    )
-    try:
-        while True:
-            with suppress(subprocess.TimeoutExpired):
-                return child.wait(timeout=poll_seconds)
-            progress = read_json(view.job.run_dir / "progress.json")
-            if float(progress.get("time", 0.0)) >= launched:  # not an earlier attempt's
-                view.progress = progress
-                view.remaining = pace.remaining(progress)
-            view.elapsed = time.monotonic() - started
-            show()
-    except BaseException:
-        view.state, view.note = INTERRUPTED, ""
-        _end(child)
-        raise
-
-
-def _end(child: subprocess.Popen[bytes]) -> None:
-    """Ask the child and its workers to end, then end them; a second Ctrl-C shortens the wait."""
-    with suppress(ProcessLookupError):
-        os.killpg(child.pid, signal.SIGTERM)
-    with suppress(subprocess.TimeoutExpired, KeyboardInterrupt):
-        child.wait(timeout=GRACE_SECONDS)
-    with suppress(ProcessLookupError):
-        os.killpg(child.pid, signal.SIGKILL)
-    child.wait()
-
-
-class _Pace:
-    """Seconds left of a phase, at the speed since it was first seen."""
-
-    def __init__(self) -> None:
-        self.phase, self.step, self.time = "", 0, 0.0
-
-    def remaining(self, progress: dict[str, Any]) -> float | None:
-        phase, step, most = progress.get("phase"), progress.get("step"), progress.get("max_steps")
-        if not isinstance(step, int) or not isinstance(most, int):
-            return None
-        now = float(progress["time"])
-        if phase != self.phase or step < self.step:
-            self.phase, self.step, self.time = str(phase), step, now
-        if step == self.step or now <= self.time:
-            return None
-        return (most - step) * (now - self.time) / (step - self.step)
-
-
-def _last_lines(path: Path, offset: int) -> list[str]:
-    """The last lines that were logged since `offset`; only the file's end is read."""
-    with path.open("rb") as file:
-        file.seek(max(offset, path.stat().st_size - TAIL_BYTES))
-        text = file.read().decode(errors="replace")
-    return [line.rstrip() for line in text.splitlines() if line.strip()][-TAIL_LINES:]
-
-
 def _ending(code: int) -> str:
     if code == 0:
         return "ended without writing metrics.json"
@@ -273,74 +233,3 @@ def _sigterm_as_interrupt() -> Iterator[list[int]]:
         yield exit_code
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-@contextmanager
-def _display(console: Console, views: list[JobView]) -> Iterator[Callable[[], None]]:
-    """Yield what redraws: a live table on a terminal, plain lines elsewhere."""
-    if not console.is_terminal:
-        yield _PlainLines(console, views).show
-        return
-    with Live(progress_table(views), console=console, auto_refresh=False) as live:
-        yield lambda: live.update(progress_table(views), refresh=True)
-
-
-def progress_table(views: Sequence[JobView]) -> Table:
-    """Return the live table: each job with state, progress, loss, elapsed time and what is left of its phase."""
-    table = Table(caption=_caption(views), caption_justify="left")
-    for name in ("cell", "run", "state", "progress", "loss", "elapsed", "left", "note"):
-        table.add_column(name, justify="right" if name in ("loss", "elapsed", "left") else "left", overflow="fold")
-    for view in views:
-        table.add_row(
-            Text(view.label),
-            Text(view.job.run_dir.name),
-            Text(view.state, style=STYLES[view.state]),
-            Text(view.place),
-            _loss(view),
-            seconds(view.elapsed),
-            seconds(view.remaining),
-            Text(view.note.rpartition("\n")[2]),
-        )
-    return table
-
-
-def _caption(views: Sequence[JobView]) -> str:
-    """How many are done, and what the waiting trainings need if they take as long as those seen here."""
-    done, failed = (sum(view.state == state for view in views) for state in (DONE, FAILED))
-    seen = [view.elapsed for view in views if view.state == DONE and view.job.trains and view.elapsed is not None]
-    waiting = sum(view.job.trains and view.state in (NOT_RUN, INTERRUPTED) for view in views)
-    text = f"{done} of {len(views)} done" + (f", {failed} failed" if failed else "")
-    if not (seen and waiting):
-        return text
-    return f"{text}; the {waiting} waiting need about {seconds(waiting * sum(seen) / len(seen))}"
-
-
-def _loss(view: JobView) -> str:
-    loss = view.progress.get("loss")
-    return f"{loss:.4f}" if isinstance(loss, int | float) else ""
-
-
-class _PlainLines:
-    """One line on each change of state or phase, and at most every 15 s, where there is no terminal."""
-
-    def __init__(self, console: Console, views: list[JobView]) -> None:
-        self.console, self.views, self.last = console, views, 0.0
-        self.shown = {id(view): (view.state, None) for view in views}
-        kept = sum(view.state == DONE for view in views)
-        console.print(f"{len(views)} to do, {kept} of them done already", highlight=False)
-
-    def show(self) -> None:
-        due = time.monotonic() - self.last >= PLAIN_SECONDS
-        for view in self.views:
-            key = (view.state, view.progress.get("phase"))
-            changed = key != self.shown[id(view)]
-            if changed or (due and view.state == RUNNING and view.elapsed is not None):
-                self.shown[id(view)], self.last = key, time.monotonic()
-                self.console.print(self._line(view), highlight=False, markup=False, soft_wrap=True)
-
-    def _line(self, view: JobView) -> str:
-        parts = [view.state, view.place, f"loss {_loss(view)}" if view.state == RUNNING and _loss(view) else ""]
-        parts.append(seconds(view.elapsed))
-        parts.append(f"{seconds(view.remaining)} left" if view.remaining is not None else "")
-        line = f"[{view.label}] " + ", ".join(part for part in parts if part)
-        return "\n    ".join((line, *view.note.splitlines())) if view.note else line

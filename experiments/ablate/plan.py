@@ -50,6 +50,12 @@ class Job:
         """Whether the run takes any training steps (the untrained model takes none)."""
         return look_up(self.config, "trainer.max_steps") != 0
 
+    @property
+    def num_devices(self) -> int:
+        """GPUs that it takes on one machine, if there are any; one where the config leaves it open."""
+        devices = look_up(self.config, "trainer.devices")
+        return len(devices) if isinstance(devices, list) else int(devices) if str(devices).isdigit() else 1
+
 
 @dataclass(frozen=True)
 class Scoring:

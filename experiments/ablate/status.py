@@ -1,4 +1,4 @@
-"""What state a cell is in, read from its run folder's files only: no log is parsed, nothing is imported or asked."""
+"""What state a cell is in, read from its run folder's files only: no log is parsed, nobody is asked."""
 
 import fcntl
 import time
@@ -7,14 +7,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table as RichTable
-from rich.text import Text
-
-from experiments.ablate.planned import Plan, PlannedCell
+from experiments.ablate.planned import PlannedCell
 from experiments.run_record import final_checkpoint, read_json
 
 DONE, RUNNING, FAILED, INTERRUPTED, NOT_RUN = "done", "running", "failed", "interrupted", "not run"
-STYLES = {DONE: "green", RUNNING: "cyan", FAILED: "bold red", INTERRUPTED: "yellow", NOT_RUN: "dim"}
+QUEUED, CANCELLED = "queued", "cancelled"  # only a scheduler knows these: see `queued`
+STYLES = {
+    DONE: "green",
+    RUNNING: "cyan",
+    FAILED: "bold red",
+    INTERRUPTED: "yellow",
+    NOT_RUN: "dim",
+    QUEUED: "blue",
+    CANCELLED: "yellow",
+}
 # Where a file system has no locks, a run that wrote its progress this recently counts as alive; it writes each second.
 FRESH_SECONDS = 15.0
 
@@ -57,7 +63,7 @@ def read_state(run_dir: Path, protocol_hash: str) -> CellState:
     if metrics:
         return CellState(DONE, "", progress, metrics, run, timings)
     # A run folder can have several scorings; the progress says which one its process is at, if it says so.
-    mine = progress.get("protocol", protocol_hash) == protocol_hash
+    mine = protocol_hash in progress.get("protocol", protocol_hash).split(",")
     if mine and is_running(run_dir, progress):
         return CellState(RUNNING, _place(progress), progress, {}, run)
     if failure or (scoring.is_dir() and run.get("state") == "failed"):  # one scoring's error isn't another's
@@ -97,25 +103,6 @@ def is_running(run_dir: Path, progress: dict[str, Any]) -> bool:
     except OSError:  # no locks on this file system, or the file belongs to someone else
         return time.time() - float(progress.get("time", 0.0)) < FRESH_SECONDS
     return False
-
-
-def status_table(plan: Plan) -> RichTable:
-    """Return the table that `mntp ablate status` prints: each cell with its state, its progress and its times."""
-    table = RichTable(title=f"{plan.matrix}, scale {plan.scale}", title_justify="left")
-    for name in ("cell", "system", "state", "train", "sample", "score", "run", "about"):
-        table.add_column(name, justify="right" if name in ("train", "sample", "score") else "left", overflow="fold")
-    for cell in plan.cells:
-        state = cell_state(cell)
-        about = " ".join(part for part in (state.reason, f"same run as {cell.same_as}" if cell.same_as else "") if part)
-        table.add_row(
-            Text(cell.label),
-            Text(cell.system),
-            Text(state.state, style=STYLES[state.state]),
-            *(seconds(value) for value in phase_seconds(state)),
-            Text(Path(cell.run_dir).name if cell.run_dir else ""),
-            Text(about),
-        )
-    return table
 
 
 def phase_seconds(state: CellState) -> tuple[float | None, float | None, float | None]:

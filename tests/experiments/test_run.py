@@ -10,10 +10,12 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file
 
 from experiments.intervals import REPLICATES, interval, read_replicates
-from experiments.run_record import EXIT_HELD
+from experiments.run_record import EXIT_HELD, read_json
+from experiments.stop import EXIT_STOPPED
 from mntp.metrics.resampling import draw_clips
 from tests.experiments.run_support import PROTOCOL, Shared, finish, start, write_run
 
@@ -92,6 +94,42 @@ def test_the_other_systems_run_from_end_to_end(tmp_path: Path, shared: Shared, s
     assert record["state"] == "trained"
     assert record["train_seconds"] > 0
     assert record["gpu_seconds"] is None or torch.cuda.is_available()
+
+
+@pytest.mark.slow
+def test_two_processes_are_one_cell(tmp_path: Path, shared: Shared) -> None:
+    """The second rank is no second run: it takes no lock, and the first alone scores."""
+    write_run(tmp_path / "run", shared, "audio_mntp")
+    path = tmp_path / "run" / "config.yaml"
+    config = yaml.safe_load(path.read_text())
+    config["trainer"] |= {"devices": 2, "accelerator": "cpu", "max_steps": 8}
+    path.write_text(yaml.safe_dump(config))
+    metrics = finish(tmp_path / "run", shared)
+    assert metrics["num_clips"] == 4 and metrics["num_held_out_clips"] == 4
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    steps = [line["step"] for line in lines if "train/loss" in line]
+    assert steps == sorted(set(steps))
+
+
+@pytest.mark.slow
+def test_a_cell_that_is_asked_to_stop_saves_its_place(tmp_path: Path, shared: Shared) -> None:
+    run_dir = tmp_path / "run"
+    write_run(run_dir, shared, "audio_mntp")
+    config = yaml.safe_load((run_dir / "config.yaml").read_text())
+    for callback in config["trainer"]["callbacks"]:
+        if callback["class_path"].endswith("LastCheckpoint"):
+            callback["init_args"] = {"seconds": 1000.0}
+    config["trainer"]["max_steps"] = 100_000
+    (run_dir / "config.yaml").write_text(yaml.safe_dump(config))
+    child = start(run_dir, shared)
+    while read_json(run_dir / "progress.json").get("step", 0) < 2:
+        assert child.poll() is None, child.communicate()[0]
+        time.sleep(0.01)
+    child.send_signal(signal.SIGTERM)
+    output, _ = child.communicate(timeout=60)
+    assert child.returncode == EXIT_STOPPED, output
+    step = torch.load(run_dir / "checkpoints" / "last.ckpt", weights_only=True)["global_step"]
+    assert step >= read_json(run_dir / "progress.json")["step"] >= 2
 
 
 @pytest.mark.slow

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from experiments.ablate import cli
-from experiments.ablate.local import InterruptedRunError, JobView
+from experiments.ablate import cli, commands
+from experiments.ablate.display import JobView
+from experiments.ablate.local import InterruptedRunError
 from experiments.ablate.planned import Plan, PlannedCell, read_plan, write_plan
 from experiments.ablate.status import DONE, INTERRUPTED
 from tests.experiments.ablate.support import (
@@ -67,6 +68,21 @@ def test_plan_status_and_gather_say_the_same(world: Path, capsys: pytest.Capture
     assert not (world / "runs").exists()  # planning starts nothing
     assert cli.status() == 0 and cli.gather() == 0
     assert "not run" in capsys.readouterr().out
+
+
+def test_retry_starts_what_failed_and_nothing_else(
+    world: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(commands, "run_command", lambda *_: fake_command)
+    cli.run(rows="3A,3G,8C")
+    assert commands.retry() == 0 and "nothing has failed" in capsys.readouterr().out
+    failed = next(world.glob("runs/AudioMNTP-*"))
+    metrics = next(failed.glob("evals/*/metrics.json"))
+    metrics.unlink()
+    metrics.with_name("failure.json").write_text('{"reason": "boom"}')
+    assert commands.retry(dry_run=True) == 0 and "3G" in capsys.readouterr().out and not metrics.exists()
+    assert commands.retry() == 0 and "[3G = 8C] done" in capsys.readouterr().out
+    assert {len((run / "calls.txt").read_text().split()) for run in (world / "runs").iterdir()} == {1, 2}
 
 
 def test_another_scale_never_touches_the_default_ones_tables(world: Path) -> None:
@@ -140,7 +156,7 @@ def test_an_interrupt_still_gathers_and_says_how_to_go_on(tmp_path: Path, monkey
     done, hanging = JobView(fake_job(tmp_path, "a"), DONE, {}), JobView(fake_job(tmp_path, "b"), INTERRUPTED, {})
     hanging.progress, hanging.elapsed = {"phase": "training", "step": 300, "max_steps": 400}, 66.0
 
-    def interrupted(*_: object) -> list[JobView]:
+    def interrupted(*_: object, **__: object) -> list[JobView]:
         raise InterruptedRunError([done, hanging], 130)
 
     monkeypatch.setattr(cli, "run_jobs", interrupted)

@@ -16,8 +16,10 @@ from experiments.ablate.figures import score_points
 from experiments.ablate.gather import COLUMNS, gather_results
 from experiments.ablate.metrics import shown_metrics
 from experiments.ablate.planned import Plan, PlannedCell, PlannedTable, read_plan, write_plan
+from experiments.ablate.queued import Queue
 from experiments.ablate.result import Result
-from experiments.ablate.status import DONE, FAILED, INTERRUPTED, NOT_RUN, RUNNING, cell_state, seconds, status_table
+from experiments.ablate.status import DONE, FAILED, INTERRUPTED, NOT_RUN, RUNNING, cell_state, seconds
+from experiments.ablate.status_table import status_table
 from experiments.ablate.tables import table_rich
 from experiments.intervals import REPLICATES, write_replicates
 from tests.experiments.ablate.results_support import PROTOCOL, cell, finish, plan_of, scores, scoring_folder
@@ -205,7 +207,7 @@ def test_the_terminal_shows_times_reasons_and_states(folder: Path) -> None:
     console = Console(file=out, width=200)
     results = gather_results(folder)["table3"]
     console.print(table_rich(results, PlannedTable("Table 3"), "embedded"))
-    console.print(status_table(planned(*(r.cell for r in results))))
+    console.print(status_table(planned(*(r.cell for r in results)), Queue()))
     for part in ("not run", "failed", "2.500", "1:20", "19 s", "needs 3K", "ValueError: no"):
         assert part in out.getvalue()
 

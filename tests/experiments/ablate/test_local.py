@@ -1,5 +1,6 @@
 """The local runner: what is done is skipped, one failure hides nothing, a killed runner goes on where it stood."""
 
+import dataclasses
 import io
 import json
 import os
@@ -14,7 +15,10 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from experiments.ablate.local import InterruptedRunError, JobView, progress_table, run_jobs, write_run_files
+from experiments.ablate.child import Child
+from experiments.ablate.display import JobView, progress_table
+from experiments.ablate.gpus import GpuPool
+from experiments.ablate.local import InterruptedRunError, run_jobs, write_run_files
 from experiments.ablate.status import (
     DONE,
     FAILED,
@@ -179,3 +183,67 @@ def test_a_plain_log_says_each_change_once(tmp_path: Path) -> None:
     lines = [line for line in shown.splitlines() if line.startswith("[a]")]
     assert len(lines) == 3  # running; running, training i/10; done
     assert lines[1].startswith("[a] running, training ") and lines[2].startswith("[a] done")
+
+
+def span(job: Job) -> tuple[float, float]:
+    """When a job's process began and ended, by the times of its files."""
+    return (job.run_dir / "calls.txt").stat().st_mtime, (job.run_dir / "progress.json").stat().st_mtime
+
+
+@pytest.mark.parametrize(("parallel", "together"), [(1, False), (2, True)])
+def test_several_at_a_time(tmp_path: Path, parallel: int, together: bool) -> None:
+    jobs = [fake_job(tmp_path, name, steps=5, seconds=0.15) for name in "ab"]
+    views = run_jobs(jobs, fake_command, Console(file=io.StringIO()), 0.02, parallel)
+    assert [view.state for view in views] == [DONE, DONE]
+    (_, first_end), (second_start, _) = span(jobs[0]), span(jobs[1])
+    assert (second_start < first_end) == together
+
+
+def test_what_needs_another_run_or_shares_one_waits_for_it(tmp_path: Path) -> None:
+    first = fake_job(tmp_path, "a", steps=3, seconds=0.1)
+    same = dataclasses.replace(first, protocol_hash="other")  # the same run under another protocol
+    needing = dataclasses.replace(fake_job(tmp_path, "b"), needs={"a": first.run_dir})
+    views = run_jobs([needing, first, same], fake_command, Console(file=io.StringIO()), 0.02, parallel=3)
+    # The fake run leaves no checkpoint: so `b` waited until nobody was left who would make one.
+    assert [view.state for view in views] == [NOT_RUN, DONE, DONE] and "needs a" in views[0].note
+    assert (first.run_dir / "calls.txt").read_text().split() == [first.protocol_hash, "other"]
+
+
+def test_an_interrupt_ends_all_children(tmp_path: Path) -> None:
+    jobs = [fake_job(tmp_path, name, mode="hang") for name in "ab"]
+
+    def interrupt() -> None:
+        for job in jobs:
+            wait_for(job.run_dir / "progress.json")
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=interrupt).start()
+    with pytest.raises(InterruptedRunError) as raised:
+        run_jobs(jobs, fake_command, Console(file=io.StringIO()), 0.02, parallel=2)
+    assert [view.state for view in raised.value.views] == [INTERRUPTED, INTERRUPTED]
+    assert [state_of(job).state for job in jobs] == [INTERRUPTED, INTERRUPTED]
+
+
+def test_each_job_sees_gpus_of_its_own(tmp_path: Path) -> None:
+    pool = GpuPool(["4", "7", "9"])
+    assert pool.take(2) == ("4", "7") and pool.take(1) == ("9",)
+    pool.give_back(("7",))
+    assert pool.take(1) == ("7",)
+    with pytest.raises(ValueError, match="wants 4 GPUs, this machine has 3"):
+        pool.take(4)
+    assert GpuPool(()).take(8) == ()
+    script = "import os; print(os.environ['CUDA_VISIBLE_DEVICES'])"
+    assert Child([sys.executable, "-c", script], tmp_path, ("7", "9")).wait(10) == 0
+    assert (tmp_path / "run.log").read_text() == "7,9\n"
+
+
+def test_visible_gpus_are_those_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3, 5")
+    assert GpuPool.visible().take(2) == ("3", "5")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert GpuPool.visible().take(1) == ()
+
+
+def test_less_than_one_at_a_time(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="at least 1 job"):
+        run_jobs([], fake_command, Console(file=io.StringIO()), parallel=0)
