@@ -46,7 +46,6 @@ def run(run_dir: Path, protocol: str, judges: Path = Path("data/judges"), weight
         progress = ProgressFile(run_dir / "progress.json", protocol)
         try:
             if rules["generation"]["source"] == "model":
-                update_record(run_dir, error=None, **provenance())
                 train_and_measure(run_dir, config, progress)
             update_record(run_dir, state="trained", error=None)
             score(run_dir, config, protocol, rules, judges, weights, progress)
@@ -60,7 +59,7 @@ def train_and_measure(run_dir: Path, config: dict[str, Any], progress: ProgressF
     final, held_out = run_dir / "checkpoints" / FINAL, HeldOutLosses(run_dir / HELD_OUT)
     suite = None
     if not final.is_file():
-        update_record(run_dir, state="training")
+        update_record(run_dir, state="training", error=None, **provenance())
         suite = SuiteCLI(_placed(config, run_dir), run=False, more_callbacks=[progress])
         train(run_dir, suite, progress)
     if held_out.path.is_file() and suite is None:
