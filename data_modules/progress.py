@@ -93,7 +93,5 @@ def show_reading(file: BinaryIO, description: str, total: int | None) -> Iterato
 @contextlib.contextmanager
 def show_ticks(description: str, total: int) -> Iterator[Callable[[], None]]:
     """Yield what is to be called after each of `total` steps; shown on a terminal only, for work of some seconds."""
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(description, total=total)
-        yield lambda: bar.advance(task)
+    with progress(description, total, shown=Console(stderr=True).is_terminal) as advance:
+        yield lambda: advance(1)

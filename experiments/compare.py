@@ -84,10 +84,8 @@ def _difference(row: ScoredRow, first: ScoredRow, score: str) -> tuple[str, list
     found = paired_difference(*values)
     if found is None:
         return "", ["", "", "", ""]
-    digits = _digits(score)
-    text = f"{found.value:+.{digits}f} [{found.low:+.{digits}f}, {found.high:+.{digits}f}]"
     fields = [repr(found.value), repr(found.low), repr(found.high), "yes" if found.separable else "no"]
-    return text if found.separable else f"{text} not separable", fields
+    return found.shown(_digits(score), found.separable), fields
 
 
 def _digits(score: str) -> int:

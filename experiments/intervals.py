@@ -41,6 +41,11 @@ class Difference:
         """Whether the interval leaves zero out."""
         return self.low > 0 or self.high < 0
 
+    def shown(self, digits: int, separable: bool) -> str:
+        """As `+1.000 [+0.810, +1.190]`, and whether it isn't separable."""
+        text = f"{self.value:+.{digits}f} [{self.low:+.{digits}f}, {self.high:+.{digits}f}]"
+        return text if separable else f"{text} not separable"
+
 
 def interval(value: float, replicates: Replicates) -> tuple[float, float] | None:
     """Ends of the 95 % interval of a score; None where nothing was resampled or a replicate isn't finite."""

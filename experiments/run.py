@@ -66,7 +66,6 @@ def run(
         progress = ProgressFile(run_dir / "progress.json", protocol)
         with _failures_recorded(run_dir):
             if any(rule["generation"]["source"] == "model" for rule in rules.values()):
-                update_record(run_dir, error=None, **provenance())
                 train_and_measure(run_dir, config, progress, stop)
                 if stop.made:  # behind the last step, too late for the training to see it
                     raise SystemExit(EXIT_STOPPED)
@@ -108,7 +107,7 @@ def train_and_measure(run_dir: Path, config: dict[str, Any], progress: ProgressF
     final, held_out = run_dir / "checkpoints" / FINAL, HeldOutLosses(run_dir / HELD_OUT)
     suite = None
     if not final.is_file():
-        update_record(run_dir, state="training")
+        update_record(run_dir, state="training", error=None, **provenance())
         more = [progress, GracefulStop(stop, EXIT_STOPPED)]
         suite = SuiteCLI(_placed(config, run_dir), run=False, more_callbacks=more)
         train(run_dir, suite, progress)

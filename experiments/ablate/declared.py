@@ -9,8 +9,6 @@ from experiments.ablate.overlay import Overlay
 SOURCES = ("model", "ground_truth", "reconstruction")
 JudgeKind = Literal["embedded", "audioldm"]
 JUDGES: dict[str, JudgeKind] = {kind: kind for kind in get_args(JudgeKind)}
-# What a table may show beside the columns that all tables have.
-EXTRA_COLUMNS = ("parameters", "head_parameters", "head_share", "sample_seconds")
 
 RowKey = tuple[str, str]  # table, row id
 

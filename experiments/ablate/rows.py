@@ -3,8 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from experiments.ablate.declared import EXTRA_COLUMNS, SOURCES, Axes, Row, RowKey, Table
+from experiments.ablate.declared import SOURCES, Axes, Row, RowKey, Table
 from experiments.ablate.document import Entry
+from experiments.ablate.metrics import EXTRA_METRICS
 from experiments.ablate.overlay import overlaps, read_overlay
 from experiments.ablate.product import axes_problem, read_product
 from experiments.ablate.published import read_published
@@ -41,7 +42,7 @@ class RowReader:
             rows={row: self.read[name, row] for row in self.names[name]},
             default_rows=tuple(item.choice(self.names[name]) for item in fields["default_rows"].items()),
             baseline=fields["baseline"].choice(self.names[name]),
-            columns=tuple(item.choice(EXTRA_COLUMNS) for item in fields["columns"].items())
+            columns=tuple(item.choice(EXTRA_METRICS) for item in fields["columns"].items())
             if "columns" in fields
             else (),
         )

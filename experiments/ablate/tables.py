@@ -164,8 +164,7 @@ def difference_text(item: Comparison) -> str:
     digits, difference = METRICS[item.metric].digits, item.difference
     if difference.value == difference.low == difference.high == 0:
         return "equal"
-    text = f"{difference.value:+.{digits}f} [{difference.low:+.{digits}f}, {difference.high:+.{digits}f}]"
-    return text if item.separable else f"{text} not separable"
+    return difference.shown(digits, item.separable)
 
 
 def table_rich(results: Sequence[Result], table: PlannedTable, judge: str) -> RichTable:

@@ -9,6 +9,7 @@ from typing import Protocol, runtime_checkable
 
 from einops import rearrange
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from mntp.backbones.blocks import Block
 from mntp.layers import LayerNorm, free_embedding, xavier_linear
@@ -68,7 +69,16 @@ class Backbone(nn.Module, ABC):
 
     def _embed_tokens(self, tokens: Tensor, positions: Tensor) -> Tensor:
         """Tokens [B, T, D] at content positions [B, T] -> [B, T, C]."""
-        return self.token_proj(tokens) + self.position_embed[self.prompt_length + positions]
+        return self.token_proj(tokens) + rows_of(self.position_embed, self.prompt_length + positions)
+
+
+def rows_of(table: Tensor, indices: Tensor) -> Tensor:
+    """Take rows `indices` [B, T] of a learned table [N, C] -> [B, T, C].
+
+    As `table[indices]`, whose gradient several threads add up in any order on a CPU: two runs would drift apart in
+    their last bits.
+    """
+    return F.embedding(indices, table)
 
 
 def gather_rows(x: Tensor, positions: Tensor) -> Tensor:

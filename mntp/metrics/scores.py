@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from mntp.metrics.base import AudioNetwork
 from mntp.metrics.divergence import kl_divergences
 from mntp.metrics.frechet import frechet_distance, frechet_replicates
-from mntp.metrics.inception import inception_replicates, inception_scores
+from mntp.metrics.inception import inception_replicates, inception_score
 from mntp.metrics.judge import Judge
 from mntp.metrics.resampling import mean_replicates
 
@@ -146,8 +146,7 @@ def frechet(x: Sequence[Tensor], y: Sequence[Tensor], draws: Tensor, progress: P
 
 def inception(log_p: Tensor, num_splits: int, draws: Tensor) -> Score:
     """Inception score of the rows in the order given, averaged over consecutive splits."""
-    value = inception_scores(log_p, num_splits).mean().item()
-    return Score(value, inception_replicates(log_p, draws, num_splits))
+    return Score(inception_score(log_p, num_splits), inception_replicates(log_p, draws, num_splits))
 
 
 def mean_of(values: Tensor, draws: Tensor) -> Score:

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mntp.backbones.base import gather_rows
+from mntp.backbones.base import gather_rows, rows_of
 from mntp.masking import RatioLaw, kept_positions, num_hidden_when_dropping, random_mask
 from mntp.systems.audio_ntp import AudioNTP, CausalTask
 
@@ -33,4 +33,4 @@ class AudioMNTP(AudioNTP):
 
     def target_embedding(self, targets: Tensor) -> Tensor | None:
         """The learned embedding of each target's place."""
-        return None if self.target_position_embed is None else self.target_position_embed[targets]
+        return None if self.target_position_embed is None else rows_of(self.target_position_embed, targets)

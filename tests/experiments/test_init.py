@@ -13,6 +13,7 @@ from callbacks import ProgressFile
 from experiments.cli import SuiteCLI, main
 from experiments.run import train_and_measure
 from experiments.shared import data_module
+from experiments.stop import StopRequest
 from mntp.pretrained import TrainedSystem
 from tests.experiments.run_support import tiny_config
 
@@ -28,7 +29,7 @@ def config_of(folder: Path, system: str, max_steps: int) -> dict[str, Any]:
 
 def run(run_dir: Path, config: dict[str, Any]) -> dict[str, Any]:
     run_dir.mkdir(exist_ok=True)
-    train_and_measure(run_dir, config, ProgressFile(run_dir / "progress.json", "protocol"))
+    train_and_measure(run_dir, config, ProgressFile(run_dir / "progress.json", "protocol"), StopRequest())
     record: dict[str, Any] = json.loads((run_dir / "run.json").read_text())
     return record
 

@@ -175,7 +175,7 @@ def test_sounds_are_small_and_spectrograms_show_their_pitch() -> None:
 
 
 @pytest.mark.browser
-@pytest.mark.skipif(BROWSER is None, reason="no Chromium here: `make test-cluster` installs one")
+@pytest.mark.skipif(BROWSER is None, reason="no Chromium here: install the system package chromium")
 def test_a_browser_runs_nothing_and_shows_it_all(world: tuple[Path, list[PlannedCell]]) -> None:
     path = write_report(world[0], 1, 20)
     assert BROWSER is not None

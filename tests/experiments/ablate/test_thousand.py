@@ -17,7 +17,7 @@ from experiments.ablate.outlook import plan_view
 from experiments.ablate.plan import build_plan
 from experiments.ablate.planned import PlannedTable, read_plan, write_plan
 from experiments.ablate.selection import select_rows
-from experiments.ablate.status import status_table
+from experiments.ablate.status_table import status_table
 from experiments.intervals import REPLICATES, write_replicates
 from tests.experiments.ablate.results_support import cell, finish, plan_of, scores, scoring_folder
 from tests.experiments.ablate.support import prepare, resolve, write_world
