@@ -3,6 +3,7 @@
 M scored pairs, D token_dim, C cond_dim (width of the context z), w width, S sampling steps.
 """
 
+import functools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
@@ -28,6 +29,12 @@ def time_features(t: Tensor, dtype: torch.dtype) -> Tensor:
     frequencies = torch.exp(-math.log(10_000) / half * torch.arange(half, dtype=dtype, device=t.device))
     angles = t.to(dtype)[:, None] * frequencies
     return torch.cat([angles.cos(), angles.sin()], dim=-1)
+
+
+@functools.cache
+def times_on(times: tuple[float, ...], device: torch.device) -> Tensor:
+    """Times as a tensor [S] on a device, copied there once: a captured loop can't copy from the host."""
+    return torch.tensor(times, device=device)
 
 
 class TimeEmbedding(nn.Module):
@@ -120,7 +127,7 @@ class MLPDenoiser(Denoiser):
         """
         steps_at_once = max(1, MAX_MODULATIONS // (z.shape[0] * self.num_modulations))
         condition = self.cond_proj(z)
-        time = self.time_embed(torch.tensor(times, device=z.device), torch.promote_types(z.dtype, torch.float32))
+        time = self.time_embed(times_on(tuple(times), z.device), torch.promote_types(z.dtype, torch.float32))
         first, known = -1, list[Tensor]()
 
         def denoise(x: Tensor, k: int, rows: int) -> Tensor:
