@@ -14,7 +14,7 @@ from data_modules.latents import LatentDataModule
 from data_modules.progress import show_progress
 from data_modules.store import ClipRow
 from data_modules.store_writer import CLIPS_PER_SHARD, ShardWriter, finish_store, shard_name
-from mntp.batch import Stream, TextStates, TokenBatch
+from experiments.bench.common import random_batch
 from mntp.tokenizers.base import Tokenizer
 
 
@@ -120,7 +120,7 @@ def consumption(config: Path, batch_size: int) -> float:
 
     system = build_model(resolve(load_config(config))).to("cuda" if torch.cuda.is_available() else "cpu")
     optimizer = torch.optim.AdamW(system.parameters(), lr=1e-5)
-    batch = _random_batch(system.num_tokens, system.token_dim, system.hparams["streams"], batch_size)
+    batch = random_batch(system.num_tokens, system.token_dim, system.hparams["streams"], batch_size)
     batch = system.transfer_batch_to_device(batch, system.device, 0)
     generator = torch.Generator(system.device).manual_seed(0)
 
@@ -138,19 +138,6 @@ def consumption(config: Path, batch_size: int) -> float:
         step()
         num_steps += 1
     return batch_size * num_steps / (time.perf_counter() - began)
-
-
-def _random_batch(num_tokens: int, token_dim: int, streams: dict[str, Stream], batch_size: int) -> TokenBatch:
-    def states(stream: Stream) -> TextStates:
-        return TextStates(torch.randn(batch_size, stream.slots, stream.dim), torch.full((batch_size,), stream.slots))
-
-    return TokenBatch(
-        tokens=torch.randn(batch_size, num_tokens, token_dim),
-        valid=torch.ones(batch_size, num_tokens, dtype=torch.bool),
-        text={name: states(stream) for name, stream in streams.items()},
-        index=torch.arange(batch_size),
-        captions=["random numbers"] * batch_size,
-    )
 
 
 def _rate(store: Path, batch_size: int, workers: int, state: str) -> float:
