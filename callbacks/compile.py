@@ -76,6 +76,8 @@ class Compile(Callback):
                 "fill up as well: leave bucket out"
             )
         parts = compiled_parts(system)
+        # dynamic=True would make one graph instead of two, but takes every float for an argument as well: the fused
+        # attention's dropout, the norms' eps.
         for part in parts:
             part.compile(mode=self.mode, backend=self.backend)
         return {part: part._compiled_call_impl for part in parts}
