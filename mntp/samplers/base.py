@@ -56,7 +56,7 @@ class ParallelDecoding(Decoding):
     Args:
         tokens_per_call: k, positions asked at once; 1 is the paper's decoding.
         growing: k grows along the clip from 1 to `tokens_per_call`: the first tokens say most about the others.
-        order: `causal`, left to right; `random` leaves gaps and fills them, for models trained with `shuffled`.
+        random_order: leave gaps and fill them, instead of going from left to right; for models trained `shuffled`.
 
     Raises:
         ValueError: fewer than one token a call.
@@ -64,7 +64,7 @@ class ParallelDecoding(Decoding):
 
     tokens_per_call: int = 1
     growing: bool = False
-    order: Literal["causal", "random"] = "causal"
+    random_order: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -65,7 +65,7 @@ class AudioMNTP(AudioNTP):
         """
         self._check_order(self.decoding)
         orders = None
-        if self.decoding.order == "random":
+        if self.decoding.random_order:
             num_tokens = self.num_tokens
             orders = behind_known(noise.orders(num_tokens), known.shape[1])
         counts = self.decoding.counts(known.shape[1], num_tokens)
@@ -88,8 +88,8 @@ class AudioMNTP(AudioNTP):
                 f"decoding.tokens_per_call: {decoding.tokens_per_call} needs target_position_embedding: true; without "
                 "it every input can only be asked for one token"
             )
-        if decoding.order == "random" and not self.shuffled:
+        if decoding.random_order and not self.shuffled:
             raise ValueError(
-                "decoding.order: random fills gaps that were left behind, which the model has not seen in training: "
-                "train with shuffled: true, or decode with order: causal"
+                "decoding.random_order: true fills gaps that were left behind, which the model has not seen in "
+                "training: train with shuffled: true, or decode with random_order: false"
             )

@@ -28,7 +28,7 @@ BASES = {
 COMMON = {"seed", "streams", "ratio", "decoding", "backbone", "head", "optimisation"}
 KNOWN = {
     "AudioNTP": COMMON | {"hide"},
-    "AudioMNTP": COMMON | {"target_position_embedding"},
+    "AudioMNTP": COMMON | {"target_position_embedding", "shuffled"},
     "AudioMAR": COMMON,
 }
 

@@ -108,6 +108,7 @@ def test_the_default_rows_are_seven_trainings_and_one_run_for_the_references(pla
     same = {cell.label: cell.same_as for cell in plan.cells if cell.same_as and not cell.reference}
     assert same == {
         "3J": "3G", "8C": "3G", "8D": "3H", "5 both": "3G", "6A": "3K", "6E": "3A", "6F": "3G", "heads:diffusion": "3G",
+        "shuffled:in_order": "3G",
     }  # fmt: skip
 
 
@@ -117,17 +118,18 @@ def test_every_row_is_in_the_plan_whatever_is_asked_for(plan_rows: Planner) -> N
     assert len({cell.label for cell in plan.cells}) == len(plan.cells)
     assert {cell.table for cell in plan.cells} == {
         "table3", "table8", "table4", "table5", "table6", "figure6a", "figure6b", "heads", "solvers",
+        "parallel", "shuffled", "shuffled_decoding",
     }  # fmt: skip
     assert {cell.label for cell in plan.cells if cell.selected} == {"3A"}
     _, every = plan_rows("all")
     trained = {job.run_dir for job in every if job.trains}
     # A to I, H_mar and K of Table 3; A and B of Table 8; 3 heads of Table 4, but that of 2 layers which the bare base
-    # config has; 2 prompts; 2 other heads
-    assert len(trained) == 11 + 2 + 3 + 2 + 2
+    # config has; 2 prompts; 2 other heads; the one in random order
+    assert len(trained) == 11 + 2 + 3 + 2 + 2 + 1
 
 
 def test_tables_that_decode_train_nothing_of_their_own(plan_rows: Planner) -> None:
-    for table, runs in {"table6": 3, "figure6a": 1, "figure6b": 1, "solvers": 1}.items():
+    for table, runs in {"table6": 3, "figure6a": 1, "figure6b": 1, "solvers": 1, "parallel": 1}.items():
         _, jobs = plan_rows(table)
         own = [job for job in jobs if any(not label.startswith("3") for label in job.labels)]
         models = [job for job in own if job.trains]

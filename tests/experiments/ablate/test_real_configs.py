@@ -46,6 +46,11 @@ LOW_HIGH = {f"{RATIO}.init_args.{end}" for end in ("loc", "low", "high")}
 STEPS, ORDER = (f"model.init_args.decoding.{key}" for key in ("num_steps", "order"))
 SCALE, TEMPERATURE = "model.init_args.decoding.guidance.scale", "model.init_args.decoding.temperature"
 SOLVER = "model.init_args.decoding.solver"
+DIFFUSION_STEPS = "model.init_args.decoding.num_diffusion_steps"
+GUIDED = "model.init_args.decoding.guided_steps"
+AT_ONCE = "model.init_args.decoding.tokens_per_call"
+GROWING = "model.init_args.decoding.growing"
+RANDOM = "model.init_args.decoding.random_order"
 DIFFERS: dict[tuple[str, str], tuple[tuple[str, str], set[str]]] = {  # row: (compared with, exactly these keys)
     ("table3", "B"): (("table3", "A"), {"init"}),
     ("table3", "C"): (("table3", "A"), {HIDE, RATIO}),
@@ -80,7 +85,25 @@ DIFFERS: dict[tuple[str, str], tuple[tuple[str, str], set[str]]] = {  # row: (co
     ("heads", "diffusion"): (("table3", "G"), set()),
     ("heads", "flow_matching"): (("table3", "G"), {"model.init_args.head"}),
     ("heads", "mixture"): (("table3", "G"), {"model.init_args.head"}),
-    **{("solvers", name): (("table3", "G"), {SOLVER}) for name in ("ancestral", "ddim", "dpmpp_2m")},
+    ("solvers", "ancestral_100"): (("table3", "G"), {SOLVER, DIFFUSION_STEPS}),
+    ("solvers", "ancestral_25"): (("table3", "G"), {SOLVER}),  # named, and micro's own steps
+    ("solvers", "ancestral_12"): (("solvers", "ancestral_25"), {DIFFUSION_STEPS}),
+    **{("solvers", f"guided_{part}"): (("solvers", "ancestral_100"), {GUIDED}) for part in ("early", "late")},
+    ("solvers", "ddim_100"): (("solvers", "ancestral_100"), {SOLVER}),
+    ("solvers", "ddim_25"): (("solvers", "ddim_100"), {DIFFUSION_STEPS}),
+    ("solvers", "dpmpp_2m_25"): (("solvers", "ddim_25"), {SOLVER}),
+    ("solvers", "sde_dpmpp_2m_25"): (("solvers", "ddim_25"), {SOLVER}),
+    ("solvers", "sde_dpmpp_2m_12"): (("solvers", "sde_dpmpp_2m_25"), {DIFFUSION_STEPS}),
+    ("parallel", "1"): (("table3", "G"), set()),
+    **{("parallel", k): (("table3", "G"), {AT_ONCE}) for k in ("2", "4", "8")},
+    **{("parallel", f"growing_{k}"): (("parallel", k), {GROWING}) for k in ("4", "8")},
+    ("shuffled", "in_order"): (("table3", "G"), set()),
+    ("shuffled", "shuffled"): (("table3", "G"), {"model.init_args.shuffled"}),
+    ("shuffled_decoding", "causal"): (("shuffled", "shuffled"), set()),
+    ("shuffled_decoding", "causal_4"): (("shuffled", "shuffled"), {AT_ONCE}),
+    ("shuffled_decoding", "random"): (("shuffled", "shuffled"), {RANDOM}),
+    ("shuffled_decoding", "random_4"): (("shuffled_decoding", "random"), {AT_ONCE}),
+    ("shuffled_decoding", "random_growing_8"): (("shuffled_decoding", "random"), {AT_ONCE, GROWING}),
     **{(table, "untrained"): (("table3", "G"), {"trainer.max_steps"}) for table in ("table3", "table8")},
 }
 STARTS = {("table3", "A"), ("table3", "K")}  # of another system than their neighbours
@@ -104,10 +127,12 @@ def test_neighbours_of_different_systems_differ_by_system_backbone_and_masking(
 ) -> None:
     """G from E (and from A), K from H_mar: by class, and by the arguments that only one of the two classes has."""
     rows = {row: config["model"] for (table, row), config in micro[1].items() if table == "table3"}
+    parallel = {f"decoding.{key}" for key in ("tokens_per_call", "growing", "random_order")}
+    own_of_mntp = {"target_position_embedding", "shuffled", *parallel}
     for first, second, keys in (
-        ("G", "E", {"hide", "target_position_embedding"}),
-        ("G", "A", {"hide", "ratio", "target_position_embedding"}),
-        ("K", "H_mar", {"target_position_embedding", "backbone", "decoding.num_steps", "decoding.order"}),
+        ("G", "E", {"hide", *own_of_mntp}),
+        ("G", "A", {"hide", "ratio", *own_of_mntp}),
+        ("K", "H_mar", {"backbone", "decoding.num_steps", "decoding.order", *own_of_mntp}),
     ):
         arguments = [rows[row]["init_args"] for row in (first, second)]
         assert rows[first]["class_path"] != rows[second]["class_path"]
