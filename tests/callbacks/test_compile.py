@@ -54,7 +54,7 @@ def losses(system: AudioSystem, steps: int = 14) -> list[float]:
 def test_many_ratios_make_few_graphs_and_the_same_losses(row: str, graphs: list[torch.fx.GraphModule]) -> None:
     system = tiny_system(row, ratio=LAW)
     plain = losses(system)
-    Compile(bucket=1 if row == "K" else 4, backend="counted").apply(system)
+    Compile(bucket=4, backend="counted").apply(system)
     lengths = set()
     system.backbone.decoder_norm.register_forward_hook(
         lambda *seen: lengths.add(seen[1][0].shape[1] - system.backbone.prompt_length)
@@ -190,5 +190,3 @@ def test_in_compiled_graphs_too_only_matrix_products_are_in_half_precision(
 def test_what_can_not_be_done_is_said() -> None:
     with pytest.raises(ValueError, match="bucket must be at least 1 input, got 0"):
         Compile(bucket=0)
-    with pytest.raises(ValueError, match=r"bucket is 16, but AudioMAR attends to all inputs.*leave bucket out"):
-        Compile(bucket=16).apply(tiny_system("K"))
