@@ -19,8 +19,8 @@ class Compile(Callback):
     numbers differ by rounding, and dropout draws otherwise.
 
     Args:
-        bucket: fill a step's inputs up to a multiple of this length, by inputs that nothing scored attends to. For
-            AudioNTP and AudioMNTP; 1 leaves them as they are.
+        bucket: fill a step's inputs up to a multiple of this length, by inputs that nothing scored attends to; 1 leaves
+            them as they are. AudioMAR's attention looks ahead: its lengths stay what they are.
         mode: of `torch.compile`.
         backend: of `torch.compile`; inductor needs a C++ compiler, on a GPU Triton.
 
@@ -37,11 +37,7 @@ class Compile(Callback):
         self._calls: dict[nn.Module, Callable[..., Any] | None] = {}
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """For a training: before DDP wraps the system, and before the first step, which then does the work.
-
-        Raises:
-            ValueError: a bucket for a system whose attention looks ahead.
-        """
+        """For a training: before DDP wraps the system, and before the first step, which then does the work."""
         assert isinstance(pl_module, AudioSystem)
         if stage == "fit":
             self._calls = self.apply(pl_module)
@@ -64,17 +60,9 @@ class Compile(Callback):
 
         Returns:
             The compiled parts, each with its compiled call.
-
-        Raises:
-            ValueError: a bucket for a system whose attention looks ahead.
         """
         if isinstance(system, AudioNTP):
             system.length_multiple = self.bucket
-        elif self.bucket > 1:
-            raise ValueError(
-                f"compile: bucket is {self.bucket}, but {type(system).__name__} attends to all inputs, those that "
-                "fill up as well: leave bucket out"
-            )
         parts = compiled_parts(system)
         # dynamic=True would make one graph instead of two, but takes every float for an argument as well: the fused
         # attention's dropout, the norms' eps.

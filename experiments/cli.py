@@ -67,9 +67,22 @@ class SuiteCLI(LightningCLI):
         _add_init(parser)
 
     def before_fit(self) -> None:
-        """Start from the initial weights, unless a checkpoint is resumed from ("last" may find none)."""
+        """Say how many clips a step takes; start from the initial weights, unless a checkpoint is resumed from.
+
+        "last" may find none.
+        """
+        if self.trainer.is_global_zero:
+            devices, batches = self.trainer.world_size, self.trainer.accumulate_grad_batches
+            each = f"{devices} devices x {self.datamodule.batch_size} clips x {batches} batches"
+            print(f"{self.clips_per_step} clips a step: {each}")  # noqa: T201
         if self._get(self.config, "ckpt_path") in (None, "last"):
             self.initialise()
+
+    @property
+    def clips_per_step(self) -> int:
+        """The effective batch, on all devices; other devices or nodes keep it by other batches or accumulation."""
+        trainer = self.trainer
+        return int(trainer.world_size * self.datamodule.batch_size * trainer.accumulate_grad_batches)
 
     def instantiate_classes(self) -> None:
         """Build model, data and trainer; what a constructor refuses is told in its own words."""

@@ -128,6 +128,7 @@ def train(run_dir: Path, suite: SuiteCLI, progress: ProgressFile) -> None:
     last = folder / "last.ckpt"
     if not last.is_file() and (transfer := suite.initialise()):
         update_record(run_dir, initialised_from=transfer.summary())
+    update_record(run_dir, clips_per_step=suite.clips_per_step)
     suite.trainer.fit(
         suite.model, datamodule=suite.datamodule, ckpt_path=last if last.is_file() else None, weights_only=True
     )

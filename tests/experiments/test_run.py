@@ -106,6 +106,7 @@ def test_two_processes_are_one_cell(tmp_path: Path, shared: Shared) -> None:
     path.write_text(yaml.safe_dump(config))
     metrics = finish(tmp_path / "run", shared)
     assert metrics["num_clips"] == 4 and metrics["num_held_out_clips"] == 4
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["clips_per_step"] == 2 * 8
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     steps = [line["step"] for line in lines if "train/loss" in line]
     assert steps == sorted(set(steps))

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What both ranks have drawn in two trainings."""
+    """What both ranks have drawn in three trainings."""
     folder = tmp_path_factory.mktemp("ranks")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -93,3 +93,10 @@ def test_weights_start_and_stay_equal_and_a_step_that_one_rank_can_not_take_is_t
     written = json.loads(line)
     assert (written["step"], written["rank"], written["what"]) == (BAD_STEP, BAD_RANK, "loss")
     assert written["rows"] == [110, 111, 112, 113]
+
+
+def test_compiled_ranks_stay_equal_and_change_nothing(folder: Path) -> None:
+    compiled, plain = both(folder, "compiled"), both(folder, "default")
+    for one, other, expected in zip(*(seen["weights"] for seen in (*compiled, plain[0])), strict=True):
+        assert torch.equal(one, other)
+        torch.testing.assert_close(one, expected, rtol=1e-4, atol=5e-5)  # a step moves a weight by up to 1e-4

@@ -14,7 +14,7 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from callbacks import AtomicCheckpointIO, SkipNonFinite
+from callbacks import AtomicCheckpointIO, Compile, SkipNonFinite
 from mntp.masking import Uniform, random_mask
 from mntp.systems import audio_mntp
 from tests.systems_support import tiny_batch, tiny_system
@@ -36,7 +36,7 @@ class Draws(Callback):
         self.weights.append(torch.nn.utils.parameters_to_vector(pl_module.parameters()).detach().clone())
 
 
-def train(folder: Path, name: str, **arguments: Any) -> None:
+def train(folder: Path, name: str, *callbacks: Callback, **arguments: Any) -> None:
     draws = Draws()
 
     def remember(*sizes: Any) -> Tensor:
@@ -49,7 +49,7 @@ def train(folder: Path, name: str, **arguments: Any) -> None:
         accelerator="cpu",
         devices=2,
         strategy="ddp",
-        callbacks=[draws, SkipNonFinite(dirpath=folder / name)],
+        callbacks=[*callbacks, draws, SkipNonFinite(dirpath=folder / name)],
         plugins=[AtomicCheckpointIO()],
         use_distributed_sampler=False,
         logger=False,
@@ -72,3 +72,4 @@ def train(folder: Path, name: str, **arguments: Any) -> None:
 if __name__ == "__main__":
     for name, arguments in {"default": {}, "per rank": {"ratio_per_rank": True}}.items():
         train(Path(sys.argv[1]), name, **arguments)
+    train(Path(sys.argv[1]), "compiled", Compile(bucket=4, backend="eager"))
