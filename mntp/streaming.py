@@ -37,7 +37,15 @@ class Windows:
 class StreamingDecoder:
     """Turns the leading tokens of a batch of clips into waveform as they become final.
 
-    The pieces, joined, are as long as `tokenizer.decode` of the whole clips.
+    The pieces, joined, are as long as `tokenizer.decode` of the whole clips, and nearly the same. Root-mean-square
+    differences of the log-mel from it, over 16 real clips and 16 of the embedded corpus of 2.56 s, with the default
+    windows:
+
+    - MelTokenizer: 0.04 dB, at most 0.2 dB in a clip (with a lookahead of 1: 0.5 and 2 dB), where its decoded waveform
+      is 3 dB off the original. In samples the difference is 57 dB below the signal on average, 31 dB at worst.
+    - AudioLDM: the vocoder is exact from 2 slices of context on, but the VAE's norms average over the whole clip, of
+      which a window knows a part. With random weights that shows everywhere (in samples, 3 dB below the signal). Not
+      yet measured with the public ones.
 
     Args:
         tokenizer: decodes the windows (`Tokenizer.decode_window`).

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch.cli import instantiate_module
+from jsonargparse import ArgumentParser
 
+from mntp.checkpoints import load_strictly
 from mntp.registry import find_class
 from mntp.systems.audio_mar import AudioMAR
 from mntp.systems.audio_mntp import AudioMNTP
@@ -35,13 +36,20 @@ def build_system(class_path: str, init_args: Mapping[str, Any]) -> AudioSystem:
         module = name.rpartition(".")[0]
         if module not in sys.modules:  # a file that says what is to be imported could say anything
             raise ValueError(f"{class_path} needs the class {name!r}, which is not imported; import {module!r} first")
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_subclass_arguments(cls, "system", required=True)
     try:
         # A copy, because it puts what it builds into the nested values.
-        system = instantiate_module(cls, {_CLASS: class_path, **copy.deepcopy(dict(init_args))})
+        parsed = parser.parse_object(
+            {"system": {"class_path": class_path, "init_args": copy.deepcopy(dict(init_args))}}
+        )
+        system: AudioSystem = parser.instantiate(parsed).system
     except (ArgumentError, TypeError, ValueError) as error:
-        # Of jsonargparse's many lines the one behind the first dash is about the class that was asked for.
-        first = re.search(r"^\s*- (.+)$", str(error), re.MULTILINE)
-        reason = " ".join((first[1] if first else str(error)).split())[:300]
+        reason = " ".join(str(error).split())
+        found = re.search(
+            r"Errors: - (?:Problem with given class_path '[^']*': )?(.+?) - Expected a <class 'NoneType'>", reason
+        )
+        reason = (found[1] if found else reason)[:300]  # without what jsonargparse wraps around it
         raise ValueError(f"{class_path} can't be built from its arguments: {reason}") from error
     _keep_plain(system, {**init_args, _CLASS: class_path, _INSTANTIATOR: "lightning.pytorch.cli.instantiate_module"})
     return system
@@ -73,13 +81,15 @@ def load_system(path: Path) -> AudioSystem:
         raise ValueError(f"{path}: no such checkpoint")
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-        arguments = checkpoint["hyper_parameters"]
-        name = arguments[_CLASS].rpartition(".")[-1]
-        system = SYSTEMS[name].load_from_checkpoint(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, KeyError, TypeError, pickle.UnpicklingError) as error:
-        reason = str(error).splitlines()[0]
+        arguments = dict(checkpoint["hyper_parameters"])
+        class_path, state = arguments.pop(_CLASS), checkpoint["state_dict"]
+        arguments.pop(_INSTANTIATOR)
+        system = build_system(class_path, arguments)
+    except (RuntimeError, EOFError, KeyError, TypeError, ValueError, pickle.UnpicklingError) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
         raise ValueError(f"{path}: not a checkpoint of this suite's systems {sorted(SYSTEMS)} ({reason})") from error
-    _keep_plain(system, arguments)
+    system.on_load_checkpoint(checkpoint)
+    load_strictly(system, state, path)
     return system.eval()
 
 
