@@ -1,6 +1,7 @@
 """A trained model in five lines: captions in, waveforms out, at once or while they are being made."""
 
 import copy
+import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import fields, replace
@@ -138,9 +139,9 @@ class TextToAudio:
             chosen = slice(first, first + batch_size)
             size = len(captions[chosen])
 
-            def advance(drawn: int, _: int, first: int = first, size: int = size) -> None:
+            def advance(drawn: int, in_all: int, first: int = first, size: int = size) -> None:
                 if progress is not None:
-                    progress(first * num_tokens + drawn * size, total)
+                    progress(num_tokens * first + num_tokens * size * drawn // in_all, total)
 
             tokens = system.generate(
                 self._text(captions[chosen]),
@@ -201,6 +202,8 @@ class TextToAudio:
         """
         own = self.system.decoding
         chosen = own if base is None else base
+        if isinstance(own, type(chosen)):  # a plain Decoding says nothing of what only this system's own has
+            chosen = replace(own, **{field.name: getattr(chosen, field.name) for field in fields(chosen)})
         if not isinstance(chosen, type(own)):
             raise ValueError(
                 f"decoding: got {type(chosen).__name__}, expected {type(own).__name__}, which "
@@ -238,7 +241,7 @@ class TextToAudio:
         """Tokens of a clip of `seconds`."""
         if seconds is None:
             return self.system.num_tokens
-        slices = round(seconds / self.slice_seconds)
+        slices = round(seconds / self.slice_seconds) if math.isfinite(seconds) else 0
         if not 1 <= slices <= round(self.max_seconds / self.slice_seconds):
             raise ValueError(
                 f"seconds: got {seconds:g}, expected {self.slice_seconds:g} to {self.max_seconds:g}, the length of the "
