@@ -176,6 +176,12 @@ def kept_positions(mask: Tensor) -> Tensor:
     return mask.int().argsort(dim=1, stable=True)[:, :kept]
 
 
+def in_random_order(positions: Tensor, generator: torch.Generator) -> Tensor:
+    """Positions [B, T] of each clip in an order of their own."""
+    draws = torch.rand(positions.shape, generator=generator, device=generator.device)
+    return positions.gather(1, draws.argsort(dim=1))
+
+
 def hide_values(tokens: Tensor, mask: Tensor, hiding: Hiding, generator: torch.Generator) -> Tensor:
     """Put zeros or N(0, I) in the place of hidden tokens [B, N, D]; `none` changes nothing."""
     match hiding:

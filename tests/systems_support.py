@@ -10,7 +10,7 @@ from mntp.batch import Stream, TextStates, TokenBatch
 from mntp.guidance import Guidance
 from mntp.heads import HEADS
 from mntp.masking import Fixed
-from mntp.samplers import Decoding, MaskedDecoding
+from mntp.samplers import Decoding, MaskedDecoding, ParallelDecoding
 from mntp.systems import AudioMAR, AudioMNTP, AudioNTP, AudioSystem
 
 N, D = 12, 3
@@ -22,7 +22,13 @@ HEAD_SIZES: dict[str, dict[str, int]] = {
 }
 DECODING: dict[str, Any] = {"num_diffusion_steps": 4, "guidance": Guidance(2.0)}
 
-# Every kind of row of Table 3: system, arguments that make it so.
+DECODINGS: dict[type[AudioSystem], type[Decoding]] = {
+    AudioNTP: Decoding,
+    AudioMNTP: ParallelDecoding,
+    AudioMAR: MaskedDecoding,
+}
+
+# Every kind of row of Table 3, and AudioMNTP in random order: system, arguments that make it so.
 ROWS: dict[str, tuple[type[AudioSystem], dict[str, Any]]] = {
     "A": (AudioNTP, {}),
     "C": (AudioNTP, {"hide": "zero", "ratio": Fixed(0.7)}),
@@ -30,6 +36,7 @@ ROWS: dict[str, tuple[type[AudioSystem], dict[str, Any]]] = {
     "E": (AudioNTP, {"hide": "drop", "ratio": Fixed(0.5)}),
     "G": (AudioMNTP, {"ratio": Fixed(0.5)}),
     "I": (AudioMNTP, {"ratio": Fixed(0.5), "target_position_embedding": False}),
+    "shuffled": (AudioMNTP, {"ratio": Fixed(0.2), "shuffled": True}),
     "K": (AudioMAR, {"ratio": Fixed(0.7)}),
 }
 
@@ -44,7 +51,7 @@ def tiny_system(row: str = "G", seed: int = 0, head: str = "DiffusionHead", **ar
         streams={"pooled": Stream(5, 1), "words": Stream(4, 3)},
         backbone=partial(MaskedEncoderDecoder if masked else CausalTransformer, **SIZES),
         head=partial(HEADS[head], width=8, depth=1, **HEAD_SIZES[head]),
-        **{"decoding": (MaskedDecoding if masked else Decoding)(**DECODING), "seed": seed, **own, **arguments},
+        **{"decoding": DECODINGS[cls](**DECODING), "seed": seed, **own, **arguments},
     )
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():

@@ -19,6 +19,8 @@ class KVCache:
     Args:
         num_layers, batch_size, num_heads, max_length, head_dim: sizes; max_length in positions.
         device, dtype: of the cached tensors.
+        fixed: attend to all of `max_length`, what isn't filled masked out: every call of T positions then has the same
+            shapes and runs the same kernels on the same memory, and can be captured as a CUDA graph.
     """
 
     def __init__(
@@ -30,30 +32,50 @@ class KVCache:
         head_dim: int,
         device: torch.device,
         dtype: torch.dtype,
+        fixed: bool = False,
     ) -> None:
         shape = (num_layers, 2, batch_size, num_heads, max_length, head_dim)
-        self._store = torch.empty(shape, device=device, dtype=dtype)
+        self._store = torch.zeros(shape, device=device, dtype=dtype)
+        self._places = torch.arange(max_length, device=device)
+        self._start = torch.zeros((), dtype=torch.long, device=device)  # `length`, for captured kernels
+        self._fixed = fixed
         self.length = 0
+        self.mask: Tensor | None = None
 
     @property
     def max_length(self) -> int:
         """How many positions fit."""
         return self._store.shape[-2]
 
-    def append(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Write keys and values [B, heads, T, head_dim] behind the filled part; return both with all before.
+    @property
+    def num_bytes(self) -> int:
+        """Memory of keys and values."""
+        return self._store.numel() * self._store.element_size()
 
-        `length` moves on only in `advance`, once every layer has written its own.
+    def open(self, num_new: int, num_parallel: int = 1) -> None:
+        """Choose places for `num_new` positions, and whom each of them sees: all before it, and itself.
+
+        The last `num_parallel` are alternatives to each other: they see what is before the first of them.
         """
-        end = self.length + keys.shape[-2]
+        end = self.length + num_new
         assert end <= self.max_length, f"cache holds {self.max_length} positions, got {end}"
-        self._store[layer, 0, :, :, self.length : end] = keys
-        self._store[layer, 1, :, :, self.length : end] = values
-        return self._store[layer, 0, :, :, :end], self._store[layer, 1, :, :, :end]
+        self._new = self._start + self._places[:num_new]
+        places = self._places if self._fixed else self._places[:end]
+        before = places < torch.minimum(self._new, self._new[-num_parallel])[:, None]
+        mask = before | (places == self._new[:, None])
+        self.mask = mask if self._fixed or num_new > 1 else None
+        self._seen = len(places)
+
+    def append(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Write keys and values [B, heads, T, head_dim] to their places; return both with all that may be seen."""
+        self._store[layer, 0].index_copy_(2, self._new, keys.to(self._store.dtype))
+        self._store[layer, 1].index_copy_(2, self._new, values.to(self._store.dtype))
+        return self._store[layer, 0, :, :, : self._seen], self._store[layer, 1, :, :, : self._seen]
 
     def advance(self, num_positions: int) -> None:
-        """Count `num_positions` as filled."""
+        """Count `num_positions` as filled; what was written behind them will be overwritten."""
         self.length += num_positions
+        self._start.fill_(self.length)
 
 
 class Attention(nn.Module):
@@ -68,22 +90,19 @@ class Attention(nn.Module):
         self.proj_dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, causal: bool, cache: KVCache | None, layer: int) -> Tensor:
-        """Attend from x [B, T, C] to itself and, with a cache, to the S - T positions before it."""
+        """Attend from x [B, T, C] to itself; with an open cache, to what that shows."""
         q, k, v = rearrange(self.qkv(x), "b t (three h d) -> three b h t d", three=3, h=self.num_heads)
-        past = 0
-        if cache is not None:
-            past = cache.length
-            k, v = cache.append(layer, k, v)
         mask = None
-        if causal and past and x.shape[1] > 1:
-            mask = torch.ones(x.shape[1], k.shape[-2], dtype=torch.bool, device=x.device).tril(past)
+        if cache is not None:
+            k, v = cache.append(layer, k, v)
+            mask = cache.mask
         x = F.scaled_dot_product_attention(
             q,
             k,
             v,
             attn_mask=mask,
             dropout_p=self.dropout if self.training else 0.0,
-            is_causal=causal and not past,
+            is_causal=causal and cache is None,
         )
         return self.proj_dropout(self.proj(rearrange(x, "b h t d -> b t (h d)")))
 

@@ -49,28 +49,78 @@ class CausalTransformer(Backbone):
             x[:, self.prompt_length :] += target_embedding
         return self._run(x, cache=None)[:, self.prompt_length :]
 
-    def prefill(self, prompt: Tensor, target_embedding: Tensor | None = None) -> tuple[Tensor, KVCache]:
-        """Run prompt and BOS; returns the context [B, 1, C] of the first token, and the cache to `step` with."""
-        batch, head_dim = prompt.shape[0], self.dim // self.num_heads
-        cache = KVCache(
+    def new_cache(self, batch: int, num_parallel: int = 1, fixed: bool = False) -> KVCache:
+        """A cache for the prompt and a clip, with room for alternatives (`feed`)."""
+        weight = self.token_proj.weight
+        return KVCache(
             num_layers=len(self.encoder_blocks) + len(self.decoder_blocks),
             batch_size=batch,
             num_heads=self.num_heads,
-            max_length=self.prompt_length + self.num_tokens,  # BOS takes the place that x^n never needs
-            head_dim=head_dim,
-            device=prompt.device,
-            dtype=self.token_proj.weight.dtype,
+            max_length=self.prompt_length + self.num_tokens + num_parallel - 1,  # BOS takes the place of x^n
+            head_dim=self.dim // self.num_heads,
+            device=weight.device,
+            dtype=weight.dtype,
+            fixed=fixed,
         )
-        x = self._embed_bos(prompt)
-        if target_embedding is not None:
-            x[:, self.prompt_length :] += target_embedding
-        return self._run(x, cache)[:, self.prompt_length :], cache
 
-    def step(self, tokens: Tensor, positions: Tensor, cache: KVCache, target_embedding: Tensor | None = None) -> Tensor:
-        """Feed T more tokens [B, T, D] at positions [B, T]; returns their contexts [B, T, C]."""
-        x = self._embed_tokens(tokens, positions)
-        if target_embedding is not None:
-            x = x + target_embedding
+    def prefill(
+        self,
+        prompt: Tensor,
+        cache: KVCache,
+        tokens: Tensor,
+        positions: Tensor,
+        target_embedding: Tensor | None = None,
+        num_parallel: int = 1,
+    ) -> Tensor:
+        """Run prompt, BOS and the tokens that are known already through an empty cache.
+
+        Args:
+            prompt: [B, P, C].
+            cache: of `new_cache`.
+            tokens: [B, T - 1, D] behind BOS; T = 1 without any.
+            positions: [B, T - 1] int64.
+            target_embedding: as in `feed`, BOS included.
+            num_parallel: as in `feed`.
+
+        Returns:
+            [B, T - 1 + num_parallel, C].
+        """
+        x = torch.cat([self._embed_bos(prompt), self._embed_tokens(tokens, positions)], dim=1)
+        x = _ask(x, target_embedding, num_parallel)
+        z = self._feed(x, cache, num_parallel)
+        cache.advance(x.shape[1] - (num_parallel - 1))
+        return z[:, self.prompt_length :]
+
+    def feed(
+        self,
+        tokens: Tensor,
+        positions: Tensor,
+        cache: KVCache,
+        target_embedding: Tensor | None = None,
+        num_parallel: int = 1,
+    ) -> Tensor:
+        """Feed T more tokens, and ask `num_parallel` questions of the last; the caller advances the cache by T.
+
+        The copies of the last token, each with a target of its own, see all before it and not each other; the first
+        of them stays.
+
+        Args:
+            tokens: [B, T, D].
+            positions: [B, T] int64.
+            cache: what was fed before.
+            target_embedding: [B, T - 1 + num_parallel, C] added to the inputs (the position each is to predict), or
+                None.
+            num_parallel: copies of the last token.
+
+        Returns:
+            Contexts [B, T - 1 + num_parallel, C].
+        """
+        return self._feed(
+            _ask(self._embed_tokens(tokens, positions), target_embedding, num_parallel), cache, num_parallel
+        )
+
+    def _feed(self, x: Tensor, cache: KVCache, num_parallel: int) -> Tensor:
+        cache.open(x.shape[1], num_parallel)
         return self._run(x, cache)
 
     def _embed_bos(self, prompt: Tensor) -> Tensor:
@@ -84,9 +134,16 @@ class CausalTransformer(Backbone):
         x = self.decoder_embed(self.encoder_norm(x))
         for layer, block in enumerate(self.decoder_blocks, start=len(self.encoder_blocks)):
             x = block(x, causal=True, cache=cache, layer=layer)
-        if cache is not None:
-            cache.advance(x.shape[1])
         return self.decoder_norm(x)
+
+
+def _ask(x: Tensor, target_embedding: Tensor | None, num_parallel: int) -> Tensor:
+    """Repeat the last input for each of its questions, and add targets to the last inputs."""
+    x = torch.cat([x[:, :-1], x[:, -1:].expand(-1, num_parallel, -1)], dim=1)
+    if target_embedding is None:
+        return x
+    asking = target_embedding.shape[1]
+    return torch.cat([x[:, :-asking], x[:, -asking:] + target_embedding], dim=1)
 
 
 @runtime_checkable

@@ -24,19 +24,30 @@ class HeadSampling:
         temperature: 1 draws from the model. What it scales is said by each head (Figure 6b: the injected noise).
         x0_limit: cuts the head's intermediate estimates of a token at +-x0_limit (tokens have unit variance); None,
             as in MAR and the paper, cuts nothing. Models trained for minutes need it.
+        guided_steps: the part of the way from noise (0) to token (1) whose steps are guided; the others cost half
+            (limited intervals of guidance: arXiv 2404.07724). MAR and the paper guide all.
 
     Raises:
-        ValueError: fewer than 1 step.
+        ValueError: fewer than 1 step, or a part that is none.
     """
 
     num_diffusion_steps: int = 100
     solver: str | None = None
     temperature: float = 1.0
     x0_limit: float | None = None
+    guided_steps: tuple[float, float] = (0.0, 1.0)
 
     def __post_init__(self) -> None:
         if self.num_diffusion_steps < 1:
             raise ValueError(f"decoding.num_diffusion_steps: expected at least 1, got {self.num_diffusion_steps}")
+        begin, end = self.guided_steps
+        if not 0 <= begin <= end <= 1:
+            raise ValueError(f"decoding.guided_steps: expected [begin, end] within 0 to 1, got [{begin}, {end}]")
+
+    def is_guided(self, step: int) -> bool:
+        """Whether the step with number `step` from the noise, 0 to S - 1, is guided."""
+        begin, end = self.guided_steps
+        return begin <= (step + 0.5) / self.num_diffusion_steps <= end
 
 
 class Head(nn.Module, ABC):
@@ -111,7 +122,7 @@ class Head(nn.Module, ABC):
         sampling: HeadSampling,
         *,
         z_uncond: Tensor | None = None,
-        guidance_scale: float = 1.0,
+        guidance_scale: float | Tensor = 1.0,
     ) -> Tensor:
         """Draw one token for each context.
 
@@ -120,7 +131,8 @@ class Head(nn.Module, ABC):
             noise: [M, num_draws(sampling), D] standard normal, in the order of use.
             sampling: solver, steps, temperature.
             z_uncond: contexts [M, C] of the fake prompt, for classifier-free guidance.
-            guidance_scale: in MAR's convention, 1 is no guidance; only with z_uncond.
+            guidance_scale: in MAR's convention, 1 is no guidance; only with z_uncond. As a tensor [] it may change
+                under a captured graph.
 
         Returns:
             [M, D] float32.

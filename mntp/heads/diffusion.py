@@ -11,9 +11,9 @@ from einops import repeat
 from torch import Tensor
 
 from mntp.heads.base import Head, HeadSampling
-from mntp.heads.denoiser import MLPDenoiser, run_guided
+from mntp.heads.denoiser import MLPDenoiser, guided_denoiser
 from mntp.heads.schedules import DiffusionSchedule
-from mntp.heads.solvers import SOLVERS
+from mntp.heads.solvers import SOLVERS, STOCHASTIC
 
 BIN = 1 / 255  # half width of a bin of the discretised likelihood at t = 0, as in MAR
 EDGE = 0.999  # beyond it the outer bins reach to infinity
@@ -77,8 +77,8 @@ class DiffusionHead(Head):
         self.schedule.respaced(sampling.num_diffusion_steps)
 
     def num_draws(self, sampling: HeadSampling) -> int:
-        """One for each step with `ancestral`, the starting noise alone with the deterministic solvers."""
-        return sampling.num_diffusion_steps if self.solver(sampling) == "ancestral" else 1
+        """One for each step with the stochastic solvers, the starting noise alone with the deterministic ones."""
+        return sampling.num_diffusion_steps if self.solver(sampling) in STOCHASTIC else 1
 
     @torch.no_grad()
     def sample(
@@ -88,7 +88,7 @@ class DiffusionHead(Head):
         sampling: HeadSampling,
         *,
         z_uncond: Tensor | None = None,
-        guidance_scale: float = 1.0,
+        guidance_scale: float | Tensor = 1.0,
     ) -> Tensor:
         """Solve from noise to token on the respaced schedule, guided on the predicted noise.
 
@@ -97,12 +97,22 @@ class DiffusionHead(Head):
         needs `x0_limit`, which MAR and the paper do without.
         """
 
-        def predict(x: Tensor, t: int) -> tuple[Tensor, Tensor]:
-            guided, conditional = run_guided(self.net, x, float(t), z, z_uncond, guidance_scale)
+        schedule = self.schedule.respaced(sampling.num_diffusion_steps)
+        last = schedule.num_steps - 1
+        denoise = guided_denoiser(
+            self.net,
+            schedule.timesteps.tolist(),
+            z,
+            z_uncond,
+            guidance_scale,
+            is_guided=lambda k: sampling.is_guided(last - k),
+        )
+
+        def predict(x: Tensor, k: int) -> tuple[Tensor, Tensor]:
+            guided, conditional = denoise(x, k)
             return guided[:, : self.token_dim], conditional[:, self.token_dim :]
 
-        solve = SOLVERS[self.solver(sampling)]
-        return solve(self.schedule.respaced(sampling.num_diffusion_steps), predict, noise, sampling)
+        return SOLVERS[self.solver(sampling)](schedule, predict, noise, sampling)
 
     def _bound(self, x: Tensor, x_t: Tensor, t: Tensor, eps: Tensor, v: Tensor) -> Tensor:
         """Bound term in nats [M, D]: KL of the posteriors, at t = 0 the discretised likelihood of x."""

@@ -9,7 +9,7 @@ from einops import repeat
 from torch import Tensor
 
 from mntp.heads.base import Head, HeadSampling
-from mntp.heads.denoiser import MLPDenoiser, run_guided
+from mntp.heads.denoiser import MLPDenoiser, guided_denoiser
 
 TIME_SCALE = 1000.0  # the sinusoids of the time are made for 0 .. 1000
 
@@ -62,7 +62,7 @@ class FlowMatchingHead(Head):
         sampling: HeadSampling,
         *,
         z_uncond: Tensor | None = None,
-        guidance_scale: float = 1.0,
+        guidance_scale: float | Tensor = 1.0,
     ) -> Tensor:
         """Solve the flow in equal steps: `euler` (first order), or `heun` (second order, two network calls a step).
 
@@ -70,19 +70,21 @@ class FlowMatchingHead(Head):
         """
         num_steps, second_order = sampling.num_diffusion_steps, self.solver(sampling) == "heun"
 
-        def velocity(x: Tensor, t: float) -> Tensor:
-            v, _ = run_guided(self.net, x, t * TIME_SCALE, z, z_uncond, guidance_scale)
+        times = [step / num_steps * TIME_SCALE for step in range(num_steps)]
+        denoise = guided_denoiser(self.net, times, z, z_uncond, guidance_scale, sampling.is_guided)
+
+        def velocity(x: Tensor, step: int) -> Tensor:
+            v, _ = denoise(x, step)
             if sampling.x0_limit is None:
                 return v
-            token = (x + (1 - t) * v).clamp(-sampling.x0_limit, sampling.x0_limit)
-            return (token - x) / (1 - t)
+            left = 1 - step / num_steps
+            return ((x + left * v).clamp(-sampling.x0_limit, sampling.x0_limit) - x) / left
 
         x = sampling.temperature * noise[:, 0]
         for step in range(num_steps):
-            t, after = step / num_steps, (step + 1) / num_steps
-            v = velocity(x, t)
-            if second_order and after < 1:
-                v = (v + velocity(x + v / num_steps, after)) / 2
+            v = velocity(x, step)
+            if second_order and step + 1 < num_steps:
+                v = (v + velocity(x + v / num_steps, step + 1)) / 2
             x = x + v / num_steps
         return x
 

@@ -93,14 +93,14 @@ class MixtureHead(Head):
         sampling: HeadSampling,
         *,
         z_uncond: Tensor | None = None,
-        guidance_scale: float = 1.0,
+        guidance_scale: float | Tensor = 1.0,
     ) -> Tensor:
         """Choose a component by the normal distribution function of the first draw's first value, then draw from it.
 
         `x0_limit` cuts the component's mean.
         """
         self.solver(sampling)  # refuses an unknown name
-        if z_uncond is not None and guidance_scale != 1.0:
+        if z_uncond is not None and (isinstance(guidance_scale, Tensor) or guidance_scale != 1.0):
             z = z_uncond + guidance_scale * (z - z_uncond)
         mixture = self.mixture(z)
         below = mixture.log_weights.exp().cumsum(dim=-1)[:, :-1]  # the last one takes the rest

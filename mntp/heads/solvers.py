@@ -1,4 +1,4 @@
-"""Ways from noise to a token with a noise-predicting network: ancestral sampling, DDIM and DPM-Solver++ (2M).
+"""Ways from noise to a token with a noise-predicting network: ancestral sampling, DDIM, DPM-Solver++ (2M) and its SDE.
 
 All walk the same respaced steps k = S - 1 .. 0 and land, at alpha-bar = 1, on the last estimate of the token.
 M tokens, D values of a token, S steps.
@@ -13,7 +13,7 @@ from torch import Tensor
 from mntp.heads.base import HeadSampling
 from mntp.heads.schedules import DiffusionSchedule
 
-# (x_t [M, D], time step t of the training schedule) -> predicted noise and variance output, both [M, D].
+# (x_k [M, D], step k of the schedule) -> predicted noise and variance output, both [M, D].
 Predict = Callable[[Tensor, int], tuple[Tensor, Tensor]]
 
 
@@ -60,21 +60,47 @@ def dpmpp_2m(schedule: DiffusionSchedule, predict: Predict, noise: Tensor, sampl
 
     The first step and the last are of first order. Takes one draw, the starting noise; the temperature multiplies it.
     """
-    x = sampling.temperature * noise[:, 0]
+    return _multistep(schedule, predict, sampling.temperature * noise[:, 0], sampling, draws=None)
+
+
+def sde_dpmpp_2m(schedule: DiffusionSchedule, predict: Predict, noise: Tensor, sampling: HeadSampling) -> Tensor:
+    """SDE-DPM-Solver++ (2M) (arXiv 2211.01095, eq. 19): the same for the reverse diffusion, with fresh noise each step.
+
+    Takes S draws: the starting noise and one for each step but the last. The temperature multiplies the latter.
+    """
+    return _multistep(schedule, predict, noise[:, 0], sampling, draws=sampling.temperature * noise[:, 1:])
+
+
+SOLVERS: dict[str, Solver] = {
+    "ancestral": ancestral,
+    "ddim": ddim,
+    "dpmpp_2m": dpmpp_2m,
+    "sde_dpmpp_2m": sde_dpmpp_2m,
+}
+STOCHASTIC = ("ancestral", "sde_dpmpp_2m")
+
+
+def _multistep(
+    schedule: DiffusionSchedule, predict: Predict, x: Tensor, sampling: HeadSampling, draws: Tensor | None
+) -> Tensor:
+    """Extrapolate x_0 from its last two estimates; by the flow or, with draws [M, S - 1, D], by the SDE."""
     x_0, _, _ = _estimate(schedule, predict, x, schedule.num_steps - 1, sampling.x0_limit)
     previous, previous_h = x_0, math.inf  # makes the first step one of first order
-    for k in reversed(range(schedule.num_steps - 1)):
+    for draw, k in enumerate(reversed(range(schedule.num_steps - 1))):
         alpha, sigma = _signal_and_noise(schedule, k + 1)
         next_alpha, next_sigma = _signal_and_noise(schedule, k)
         h = math.log(next_alpha / next_sigma) - math.log(alpha / sigma)  # in half the log signal-to-noise ratio
         slope = h / (2 * previous_h)
-        x = next_sigma / sigma * x - next_alpha * math.expm1(-h) * ((1 + slope) * x_0 - slope * previous)
+        target = (1 + slope) * x_0 - slope * previous
+        if draws is None:
+            x = next_sigma / sigma * x - next_alpha * math.expm1(-h) * target
+        else:
+            share = -math.expm1(-2 * h)  # of the noise that is drawn anew
+            x = next_sigma / sigma * math.exp(-h) * x + next_alpha * share * target
+            x = x + next_sigma * math.sqrt(share) * draws[:, draw]
         previous, previous_h = x_0, h
         x_0, _, _ = _estimate(schedule, predict, x, k, sampling.x0_limit)
     return x_0
-
-
-SOLVERS: dict[str, Solver] = {"ancestral": ancestral, "ddim": ddim, "dpmpp_2m": dpmpp_2m}
 
 
 def _signal_and_noise(schedule: DiffusionSchedule, k: int) -> tuple[float, float]:
@@ -89,7 +115,7 @@ def _estimate(
     schedule: DiffusionSchedule, predict: Predict, x: Tensor, k: int, x0_limit: float | None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Estimate of x_0, the noise that goes with it, and the variance output, at x_k."""
-    eps, v = predict(x, int(schedule.timesteps[k]))
+    eps, v = predict(x, k)
     alpha, sigma = _signal_and_noise(schedule, k)
     x_0 = (x - sigma * eps) / alpha
     if x0_limit is not None:

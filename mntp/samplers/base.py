@@ -2,7 +2,9 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal, Self
+from typing import Any, Literal, NamedTuple, Self
+
+from torch import Tensor
 
 from mntp.guidance import Guidance
 from mntp.heads import HeadSampling
@@ -10,12 +12,26 @@ from mntp.heads import HeadSampling
 Progress = Callable[[int, int], None]  # called with (tokens drawn, tokens in all)
 
 
+class Drawn(NamedTuple):
+    """A batch of clips while it is decoded.
+
+    Attributes:
+        tokens: [B, n, D] float32, the same tensor each time; zero where nothing is drawn yet.
+        num_drawn: tokens of each clip that are drawn or were given.
+        leading: tokens at the start of every clip that won't change any more.
+    """
+
+    tokens: Tensor
+    num_drawn: int
+    leading: int
+
+
 @dataclass(frozen=True)
 class Decoding(HeadSampling):
     """How tokens are drawn from a trained system; never part of what is trained.
 
     Args:
-        num_diffusion_steps, solver, temperature, x0_limit: see HeadSampling.
+        num_diffusion_steps, solver, temperature, x0_limit, guided_steps: see HeadSampling.
         guidance: classifier-free guidance.
     """
 
@@ -23,8 +39,46 @@ class Decoding(HeadSampling):
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
-        """Build from plain values, as a resolved configuration has them."""
-        return cls(**{**values, "guidance": Guidance(**values["guidance"])})
+        """Build from plain values, as a resolved configuration or JSON has them."""
+        parts: dict[str, Any] = {"guidance": Guidance(**values["guidance"])}
+        if "guided_steps" in values:
+            parts["guided_steps"] = tuple(values["guided_steps"])
+        return cls(**{**values, **parts})
+
+
+@dataclass(frozen=True)
+class ParallelDecoding(Decoding):
+    """Decoding of AudioMNTP: several positions asked at once from one context, which the paper names as future work.
+
+    The next k positions are drawn independently of each other, from copies of the newest token that are told other
+    target positions: in training, too, a kept token predicts one that may stand further on.
+
+    Args:
+        tokens_per_call: k, positions asked at once; 1 is the paper's decoding.
+        growing: k grows along the clip from 1 to `tokens_per_call`: the first tokens say most about the others.
+        order: `causal`, left to right; `random` leaves gaps and fills them, for models trained with `shuffled`.
+
+    Raises:
+        ValueError: fewer than one token a call.
+    """
+
+    tokens_per_call: int = 1
+    growing: bool = False
+    order: Literal["causal", "random"] = "causal"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.tokens_per_call < 1:
+            raise ValueError(f"decoding.tokens_per_call: expected a number from 1 up, got {self.tokens_per_call}")
+
+    def counts(self, known: int, num_tokens: int) -> list[int]:
+        """Tokens asked at each call of the backbone, from `known` tokens to all `num_tokens`."""
+        counts = []
+        while known < num_tokens:
+            k = 1 + (self.tokens_per_call * known) // num_tokens if self.growing else self.tokens_per_call
+            counts.append(min(k, num_tokens - known))
+            known += counts[-1]
+        return counts
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """MAR's decoding: several positions at a time, in random order, by a cosine schedule (arXiv 2406.11838, 3.4)."""
 
 import math
+from collections.abc import Iterator
 
 import torch
 from einops import rearrange
@@ -9,8 +10,10 @@ from torch import Tensor
 from mntp.backbones import MaskedEncoderDecoder
 from mntp.backbones.base import gather_rows
 from mntp.heads import Head
-from mntp.samplers.base import MaskedDecoding, Progress
+from mntp.samplers.base import Drawn, MaskedDecoding
+from mntp.samplers.capture import captured_sample
 from mntp.samplers.noise import ClipNoise
+from mntp.samplers.orders import behind_known, leading
 
 
 def cosine_counts(num_tokens: int, num_steps: int) -> list[int]:
@@ -37,9 +40,9 @@ def decode_masked(
     fake_prompt: Tensor,
     noise: ClipNoise,
     decoding: MaskedDecoding,
+    known: Tensor,
     orders: Tensor | None = None,
-    progress: Progress | None = None,
-) -> Tensor:
+) -> Iterator[Drawn]:
     """Draw all tokens of a batch, the positions of each step at once.
 
     Args:
@@ -49,32 +52,34 @@ def decode_masked(
         fake_prompt: [B, P, C]; with guidance both branches run as one batch of 2 B.
         noise: the draws.
         decoding: order, steps, the head's sampling and guidance.
+        known: [B, m, D] tokens at the start of each clip that are given; m = 0 without any.
         orders: [B, N] int64, positions in the order of their revelation; None draws or counts them by
-            `decoding.order`.
-        progress: called with (tokens drawn, tokens in all) after each step.
+            `decoding.order`, behind those that are known.
 
-    Returns:
-        [B, N, D] float32.
+    Yields:
+        What is drawn, after each step.
     """
-    batch, num_tokens = prompt.shape[0], backbone.num_tokens
+    batch, num_known, num_tokens = prompt.shape[0], known.shape[1], backbone.num_tokens
     guided = not decoding.guidance.is_off
     if guided:
         prompt = torch.cat([prompt, fake_prompt])
     if orders is None:
-        orders = noise.orders(num_tokens)
+        orders = behind_known(noise.orders(num_tokens), num_known)
         if decoding.order == "causal":
             orders = torch.arange(num_tokens, device=prompt.device).expand(batch, -1)
 
     tokens = prompt.new_zeros(batch, num_tokens, head.token_dim, dtype=torch.float32)
     mask = torch.ones(batch, num_tokens, dtype=torch.bool, device=prompt.device)
-    revealed = 0
-    for count in cosine_counts(num_tokens, decoding.calls(num_tokens)):
+    tokens[:, :num_known], mask[:, :num_known] = known, False
+    sample = captured_sample(head, prompt.device)
+    revealed = num_known
+    for count in cosine_counts(num_tokens - num_known, decoding.calls(num_tokens)):
         now = orders[:, revealed : revealed + count].sort(dim=1).values
         copies = 2 if guided else 1
         z = gather_rows(backbone(prompt, tokens.repeat(copies, 1, 1), mask.repeat(copies, 1)), now.repeat(copies, 1))
         contexts = rearrange(z, "b t c -> (b t) c").chunk(2) if guided else (rearrange(z, "b t c -> (b t) c"), None)
         draws = noise.normal(count, head.num_draws(decoding), head.token_dim)
-        drawn = head.sample(
+        drawn = sample(
             contexts[0],
             rearrange(draws, "b t s d -> (b t) s d"),
             decoding,
@@ -84,6 +89,6 @@ def decode_masked(
         tokens.scatter_(1, now[..., None].expand(-1, -1, head.token_dim), rearrange(drawn, "(b t) d -> b t d", b=batch))
         mask.scatter_(1, now, value=False)
         revealed += count
-        if progress is not None:
-            progress(revealed, num_tokens)
-    return tokens
+        yield Drawn(tokens, revealed, leading(~mask))
+    if num_known == num_tokens:
+        yield Drawn(tokens, num_tokens, num_tokens)

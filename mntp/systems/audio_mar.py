@@ -1,5 +1,7 @@
 """AudioMAR: masked autoregression with bidirectional attention, the paper's topline (Table 3, row K)."""
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
@@ -8,8 +10,7 @@ from mntp.backbones.base import gather_rows
 from mntp.batch import Stream
 from mntp.heads import HeadFactory
 from mntp.masking import RatioLaw, kept_positions, num_hidden_in_mar, random_mask
-from mntp.samplers import ClipNoise, MaskedDecoding, decode_masked
-from mntp.samplers.base import Progress
+from mntp.samplers import ClipNoise, Drawn, MaskedDecoding, decode_masked
 from mntp.seeding import make_generator
 from mntp.systems.base import AudioSystem, Pairs
 from mntp.systems.optimisation import Optimisation
@@ -68,9 +69,11 @@ class AudioMAR(AudioSystem):
         ]
         return self._run(tokens, prompt, torch.cat(masks).to(tokens.device))
 
-    def decode(self, prompt: Tensor, fake_prompt: Tensor, noise: ClipNoise, progress: Progress | None = None) -> Tensor:
-        """Several positions at a time, in the order that `decoding` names."""
-        return decode_masked(self.backbone, self.head, prompt, fake_prompt, noise, self.decoding, progress=progress)
+    def decode(
+        self, prompt: Tensor, fake_prompt: Tensor, noise: ClipNoise, known: Tensor, num_tokens: int
+    ) -> Iterator[Drawn]:
+        """Several positions at a time, in the order that `decoding` names; always all N, whatever is wanted."""
+        return decode_masked(self.backbone, self.head, prompt, fake_prompt, noise, self.decoding, known)
 
     def _run(self, tokens: Tensor, prompt: Tensor, mask: Tensor) -> Pairs:
         hidden = kept_positions(~mask)

@@ -1,12 +1,15 @@
 """AudioMNTP: masked next-token prediction, the paper's proposal (section 3.2)."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from mntp.backbones.base import gather_rows, rows_of
-from mntp.masking import RatioLaw, kept_positions, num_hidden_when_dropping, random_mask
+from mntp.masking import RatioLaw, in_random_order, kept_positions, num_hidden_when_dropping, random_mask
+from mntp.samplers import ClipNoise, Drawn, ParallelDecoding, decode_autoregressive
+from mntp.samplers.orders import behind_known
 from mntp.systems.audio_ntp import AudioNTP, CausalTask
 
 
@@ -16,21 +19,77 @@ class AudioMNTP(AudioNTP):
     Args:
         ratio: law of the share of dropped tokens.
         target_position_embedding: tell each input the place that it is to predict (row I leaves it out).
+        shuffled: feed the kept tokens in a random order, so that decoding may leave gaps and fill them (ours).
+        decoding: how tokens are drawn, one or several at a time.
         shared: the arguments of AudioNTP but `hide`.
     """
 
-    def __init__(self, ratio: RatioLaw, target_position_embedding: bool = True, **shared: Any) -> None:
-        super().__init__(hide="drop", ratio=ratio, **shared)
+    decoding: ParallelDecoding
+
+    def __init__(
+        self,
+        ratio: RatioLaw,
+        target_position_embedding: bool = True,
+        shuffled: bool = False,
+        decoding: ParallelDecoding = ParallelDecoding(),
+        **shared: Any,
+    ) -> None:
+        super().__init__(hide="drop", ratio=ratio, decoding=decoding, **shared)
+        if shuffled and not target_position_embedding:
+            raise ValueError("shuffled: true needs target_position_embedding: true, or no input knows what to predict")
+        self.shuffled = shuffled
         self.target_position_embed = None
         if target_position_embedding:  # starts at zero, where AudioMNTP with nothing dropped is AudioNTP
             self.target_position_embed = nn.Parameter(torch.zeros(self.num_tokens, self.backbone.dim))
+        self._check_order(decoding)
 
     def task(self, tokens: Tensor, ratio: float, generator: torch.Generator) -> CausalTask:
         """BOS predicts the first kept token, each kept token the next one; the last is no input."""
         num_hidden = num_hidden_when_dropping(ratio, self.num_tokens)
         kept = kept_positions(random_mask(len(tokens), self.num_tokens, num_hidden, generator))
+        if self.shuffled:
+            kept = in_random_order(kept, generator)
         return CausalTask(gather_rows(tokens, kept[:, :-1]), kept[:, :-1], kept)
 
     def target_embedding(self, targets: Tensor) -> Tensor | None:
         """The learned embedding of each target's place."""
         return None if self.target_position_embed is None else rows_of(self.target_position_embed, targets)
+
+    def decode(
+        self, prompt: Tensor, fake_prompt: Tensor, noise: ClipNoise, known: Tensor, num_tokens: int
+    ) -> Iterator[Drawn]:
+        """As many at a time and in the order that `decoding` names; in a random one always all N.
+
+        Raises:
+            ValueError: the model can't be asked for them in that way.
+        """
+        self._check_order(self.decoding)
+        orders = None
+        if self.decoding.order == "random":
+            num_tokens = self.num_tokens
+            orders = behind_known(noise.orders(num_tokens), known.shape[1])
+        counts = self.decoding.counts(known.shape[1], num_tokens)
+        return decode_autoregressive(
+            self.backbone,
+            self.head,
+            prompt,
+            fake_prompt,
+            noise,
+            self.decoding,
+            known,
+            counts,
+            orders,
+            self.target_embedding,
+        )
+
+    def _check_order(self, decoding: ParallelDecoding) -> None:
+        if decoding.tokens_per_call > 1 and self.target_position_embed is None:
+            raise ValueError(
+                f"decoding.tokens_per_call: {decoding.tokens_per_call} needs target_position_embedding: true; without "
+                "it every input can only be asked for one token"
+            )
+        if decoding.order == "random" and not self.shuffled:
+            raise ValueError(
+                "decoding.order: random fills gaps that were left behind, which the model has not seen in training: "
+                "train with shuffled: true, or decode with order: causal"
+            )

@@ -1,5 +1,6 @@
 """AudioNTP: next-token prediction over continuous tokens, with or without input masking (paper section 3.1)."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -17,8 +18,7 @@ from mntp.masking import (
     num_hidden_when_dropping,
     random_mask,
 )
-from mntp.samplers import ClipNoise, Decoding, decode_autoregressive
-from mntp.samplers.base import Progress
+from mntp.samplers import ClipNoise, Decoding, Drawn, decode_autoregressive
 from mntp.systems.base import AudioSystem, Pairs
 from mntp.systems.optimisation import Optimisation
 
@@ -109,10 +109,22 @@ class AudioNTP(AudioSystem):
         positions = torch.arange(self.num_tokens, device=tokens.device).expand(len(tokens), -1)
         return self._run(CausalTask(tokens[:, :-1], positions[:, :-1], positions), prompt)
 
-    def decode(self, prompt: Tensor, fake_prompt: Tensor, noise: ClipNoise, progress: Progress | None = None) -> Tensor:
+    def decode(
+        self, prompt: Tensor, fake_prompt: Tensor, noise: ClipNoise, known: Tensor, num_tokens: int
+    ) -> Iterator[Drawn]:
         """Left to right, one token a position."""
+        counts = [1] * (num_tokens - known.shape[1])
         return decode_autoregressive(
-            self.backbone, self.head, prompt, fake_prompt, noise, self.decoding, self.target_embedding, progress
+            self.backbone,
+            self.head,
+            prompt,
+            fake_prompt,
+            noise,
+            self.decoding,
+            known,
+            counts,
+            None,
+            self.target_embedding,
         )
 
     def _run(self, task: CausalTask, prompt: Tensor) -> Pairs:

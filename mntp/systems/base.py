@@ -5,7 +5,7 @@ A system answers two questions: given clean tokens, what goes in and what is sco
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
@@ -19,7 +19,7 @@ from mntp.backbones.base import gather_rows
 from mntp.batch import Stream, TextStates, TokenBatch
 from mntp.conditioning import PromptEncoder
 from mntp.heads import HeadFactory
-from mntp.samplers import ClipNoise, Decoding
+from mntp.samplers import ClipNoise, Decoding, Drawn
 from mntp.samplers.base import Progress
 from mntp.seeding import derive_seed, make_generator
 from mntp.systems.optimisation import Optimisation, parameter_groups
@@ -125,8 +125,18 @@ class AudioSystem(L.LightningModule, ABC):
         """Contexts of the held-out loss, a function of the clips alone (`index` [B]: their rows in the store)."""
 
     @abstractmethod
-    def decode(self, prompt: Tensor, fake_prompt: Tensor, noise: ClipNoise, progress: Progress | None = None) -> Tensor:
-        """Draw tokens [B, N, D] under prompts [B, P, C], as `self.decoding` says."""
+    def decode(
+        self, prompt: Tensor, fake_prompt: Tensor, noise: ClipNoise, known: Tensor, num_tokens: int
+    ) -> Iterator[Drawn]:
+        """Draw tokens under prompts [B, P, C], as `self.decoding` says, in pieces.
+
+        Args:
+            prompt: [B, P, C].
+            fake_prompt: [B, P, C].
+            noise: the draws.
+            known: [B, m, D], the first tokens of each clip where they are given.
+            num_tokens: how many tokens from the first on are wanted; more may come.
+        """
 
     # --- training -------------------------------------------------------------------------------------------------
 
@@ -242,24 +252,78 @@ class AudioSystem(L.LightningModule, ABC):
 
     # --- sound ----------------------------------------------------------------------------------------------------
 
-    @torch.no_grad()
-    def generate(self, text: dict[str, TextStates], seeds: Sequence[int], progress: Progress | None = None) -> Tensor:
+    def generate(
+        self,
+        text: dict[str, TextStates],
+        seeds: Sequence[int],
+        progress: Progress | None = None,
+        prefix: Tensor | None = None,
+        num_tokens: int | None = None,
+    ) -> Tensor:
         """Draw tokens for a batch of embedded captions.
 
         Args:
             text: text states of B captions, on this module's device.
             seeds: B integers; a clip is a function of its caption and seed.
             progress: called with (tokens drawn, tokens in all).
+            prefix: [B, m, D], tokens that the clips begin with, to be continued.
+            num_tokens: tokens wanted, the first of a clip; None is all.
 
         Returns:
-            [B, N, D] float32, normalised as the training tokens were.
+            [B, num_tokens, D] float32, normalised as the training tokens were.
         """
+        for drawn in self._drawn(text, seeds, prefix, num_tokens):
+            if progress is not None:
+                progress(drawn.num_drawn, drawn.tokens.shape[1])
+        return drawn.tokens[:, :num_tokens]
+
+    def iterate(
+        self,
+        text: dict[str, TextStates],
+        seeds: Sequence[int],
+        prefix: Tensor | None = None,
+        num_tokens: int | None = None,
+    ) -> Iterator[tuple[Tensor, int]]:
+        """As `generate`, piece by piece.
+
+        Args:
+            text: as in `generate`.
+            seeds: as in `generate`.
+            prefix: as in `generate`.
+            num_tokens: as in `generate`.
+
+        Yields:
+            Tokens [B, num_tokens, D] float32, the same tensor each time, and how many from the first on are final.
+
+        Raises:
+            ValueError: a prefix or a number of tokens that doesn't fit the model.
+        """
+        for drawn in self._drawn(text, seeds, prefix, num_tokens):
+            tokens = drawn.tokens[:, :num_tokens]
+            yield tokens, min(drawn.leading, tokens.shape[1])
+
+    @torch.no_grad()
+    def _drawn(
+        self, text: dict[str, TextStates], seeds: Sequence[int], prefix: Tensor | None, num_tokens: int | None
+    ) -> Iterator[Drawn]:
+        num_tokens = self.num_tokens if num_tokens is None else num_tokens
+        if not 1 <= num_tokens <= self.num_tokens:
+            raise ValueError(f"num_tokens is {num_tokens}; the model draws 1 to {self.num_tokens} tokens a clip")
+        if prefix is None:
+            prefix = torch.zeros(len(seeds), 0, self.token_dim)
+        if prefix.shape != (len(seeds), prefix.shape[1], self.token_dim) or prefix.shape[1] > num_tokens:
+            raise ValueError(
+                f"a prefix of shape {list(prefix.shape)}; expected [{len(seeds)}, at most {num_tokens}, "
+                f"{self.token_dim}]"
+            )
         was_training = self.training
         self.eval()
-        prompt = self.prompt(text)
-        tokens = self.decode(prompt, self.prompt.fake(len(prompt)), ClipNoise(seeds, self.device), progress)
-        self.train(was_training)
-        return tokens
+        try:
+            prompt = self.prompt(text)
+            noise = ClipNoise(seeds, self.device)
+            yield from self.decode(prompt, self.prompt.fake(len(prompt)), noise, prefix.to(prompt), num_tokens)
+        finally:
+            self.train(was_training)
 
     def predict_step(self, batch: TokenBatch, batch_idx: int) -> Tensor:
         """Tokens [B, N, D] for a batch's captions, seeded by the clips' rows."""

@@ -39,20 +39,78 @@ def test_every_context_depends_on_the_prompt() -> None:
         assert (gradient.abs().sum(dim=(0, 2)) > 0).all()
 
 
+@torch.no_grad()
 @pytest.mark.parametrize("with_target", [False, True])
 @pytest.mark.parametrize("chunk", [1, 2, 3])
 def test_cached_equals_uncached(chunk: int, with_target: bool) -> None:
     backbone, (prompt, tokens, positions) = causal(), inputs()
     target = torch.randn(B, N, C, dtype=torch.float64) if with_target else None
     whole = backbone(prompt, tokens, positions, target)
-    first, cache = backbone.prefill(prompt, None if target is None else target[:, :1])
-    parts = [first]
+    cache = backbone.new_cache(B)
+    parts = [
+        backbone.prefill(prompt, cache, tokens[:, :0], positions[:, :0], None if target is None else target[:, :1])
+    ]
     for start in range(0, N - 1, chunk):
         now = slice(start, start + chunk)
         shifted = None if target is None else target[:, 1:][:, now]
-        parts.append(backbone.step(tokens[:, now], positions[:, now], cache, shifted))
+        parts.append(backbone.feed(tokens[:, now], positions[:, now], cache, shifted))
+        cache.advance(parts[-1].shape[1])
     torch.testing.assert_close(torch.cat(parts, dim=1), whole, rtol=1e-12, atol=1e-12)
     assert cache.length == P + N
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("fixed", [False, True])
+@pytest.mark.parametrize("known", [0, 1, 2])
+def test_questions_asked_together_are_those_asked_alone(known: int, fixed: bool) -> None:
+    """k copies of the newest token: each gives the context of a sequence that ends with it and skips to its target."""
+    backbone, (prompt, tokens, positions) = causal(), inputs()
+    targets = torch.randn(B, N, C, dtype=torch.float64)
+    k = 3
+    cache = backbone.new_cache(B, k, fixed=fixed)
+    together = backbone.prefill(prompt, cache, tokens[:, :known], positions[:, :known], targets[:, : known + k], k)
+    assert together.shape == (B, known + k, C)
+    assert cache.length == P + 1 + known
+    for j in range(k):
+        asked = torch.cat([targets[:, :known], targets[:, known + j : known + j + 1]], dim=1)
+        alone = backbone(prompt, tokens[:, :known], positions[:, :known], asked)
+        torch.testing.assert_close(together[:, known + j], alone[:, known], rtol=1e-12, atol=1e-12)
+    # Then the three tokens they asked for are fed, the newest asking twice: the first question alone has stayed.
+    fed = slice(known, known + k)
+    z = backbone.feed(tokens[:, fed], positions[:, fed], cache, targets[:, known + 1 : known + 1 + k + 1], 2)
+    for j in range(2):
+        asked = torch.cat([targets[:, : known + k], targets[:, known + k + j : known + k + j + 1]], dim=1)
+        alone = backbone(prompt, tokens[:, : known + k], positions[:, : known + k], asked)
+        torch.testing.assert_close(z[:, k - 1 + j], alone[:, -1], rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(z[:, : k - 1], alone[:, known + 1 : -1], rtol=1e-12, atol=1e-12)
+
+
+@torch.no_grad()
+def test_questions_do_not_see_each_other() -> None:
+    """Changing one copy's target changes its own context and no other; changing an earlier one's changes all."""
+    backbone, (prompt, tokens, positions) = causal(), inputs()
+    targets = torch.randn(B, 2 + 3, C, dtype=torch.float64)
+
+    def contexts(targets: torch.Tensor) -> torch.Tensor:
+        return backbone.prefill(prompt, backbone.new_cache(B, 3), tokens[:, :2], positions[:, :2], targets, 3)
+
+    plain = contexts(targets)
+    for asked in range(5):
+        changed = targets.clone()
+        changed[:, asked, 0] += 1
+        moved = (contexts(changed) - plain).abs().sum(dim=(0, 2)) > 1e-9
+        assert moved.tolist() == [False] * asked + (
+            [True] * (5 - asked) if asked < 2 else [True] + [False] * (4 - asked)
+        )
+
+
+def test_a_cache_holds_prompt_and_clip_and_no_more() -> None:
+    cache = causal().new_cache(B)
+    assert cache.max_length == P + N
+    assert cache.num_bytes == 4 * 2 * B * (P + N) * C * 8  # layers, keys and values, float64
+    cache.advance(P + N)
+    with pytest.raises(AssertionError, match="cache holds"):
+        cache.open(1)
 
 
 def test_dropping_keeps_each_token_its_own_position() -> None:
@@ -87,6 +145,7 @@ def test_another_prompt_length_is_refused() -> None:
         backbone(prompt[:, 1:], tokens, positions)
 
 
+@torch.no_grad()
 def test_the_bridge_between_the_halves_is_a_key_and_changes_no_other_weight() -> None:
     torch.manual_seed(0)
     without = CausalTransformer(D, N, P, bridge=False, **SIZES).double()
@@ -97,6 +156,7 @@ def test_the_bridge_between_the_halves_is_a_key_and_changes_no_other_weight() ->
     prompt, tokens, positions = inputs()
     whole = without(prompt, tokens, positions)
     assert not torch.allclose(whole, causal()(prompt, tokens, positions))
-    first, cache = without.prefill(prompt)
-    steps = [without.step(tokens[:, t : t + 1], positions[:, t : t + 1], cache) for t in range(N - 1)]
-    torch.testing.assert_close(torch.cat([first, *steps], dim=1), whole, rtol=1e-12, atol=1e-12)
+    cache = without.new_cache(B)
+    first = without.prefill(prompt, cache, tokens[:, :3], positions[:, :3])
+    rest = without.feed(tokens[:, 3:], positions[:, 3:], cache)
+    torch.testing.assert_close(torch.cat([first, rest], dim=1), whole, rtol=1e-12, atol=1e-12)

@@ -10,6 +10,7 @@ from scipy import stats
 from torch import Tensor, nn
 
 from mntp.heads import DiffusionHead, HeadSampling
+from mntp.heads.denoiser import Denoiser
 from mntp.heads.diffusion import discretised_log_likelihood, normal_kl
 from mntp.heads.schedules import DiffusionSchedule, cosine_betas
 from mntp.heads.solvers import SOLVERS
@@ -206,7 +207,7 @@ def test_the_bound_trains_the_variance_only() -> None:
     assert (gradient[D:] != 0).any()
 
 
-class AnalyticDenoiser(nn.Module):
+class AnalyticDenoiser(Denoiser):
     """The best noise prediction for a mixture of Gaussians, at the small end of the variance range.
 
     Args:
@@ -268,12 +269,14 @@ def test_the_sampler_recovers_the_weights_of_a_mixture(solver: str) -> None:
 def last_error(solver: str, steps: int, variance: float) -> float:
     """Distance from the exact solution of the probability flow of N(0, variance), from x_T = 1."""
 
-    def predict(x: Tensor, t: int) -> tuple[Tensor, Tensor]:
-        alpha_bar = float(FULL.alpha_bar[t])
+    schedule = FULL.respaced(steps)
+
+    def predict(x: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        alpha_bar = float(schedule.alpha_bar[k])
         return math.sqrt(1 - alpha_bar) * x / (alpha_bar * variance + 1 - alpha_bar), torch.zeros_like(x)
 
     start = torch.ones(1, 1, 1, dtype=torch.float64)
-    x = SOLVERS[solver](FULL.respaced(steps), predict, start, HeadSampling(steps))
+    x = SOLVERS[solver](schedule, predict, start, HeadSampling(steps))
     last = float(FULL.alpha_bar[-1])
     return abs(float(x) - math.sqrt(variance / (last * variance + 1 - last)))
 

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from mntp.guidance import Guidance
 from mntp.heads import DiffusionHead, HeadSampling
-from mntp.heads.denoiser import run_guided
+from mntp.heads.denoiser import Denoiser, guided_denoiser
+from tests.mntp.played import Played
 
 N = 64
 
@@ -54,13 +55,14 @@ def test_off(guidance: Guidance, off: bool) -> None:
 def test_equation_4_as_each_convention_writes_it(convention: Any, scale: float) -> None:
     """The outputs of a known network, mixed by the formula written out."""
 
-    def net(x: Tensor, t: Tensor, z: Tensor) -> Tensor:
-        return x.sin() + t[:, None] + z
+    class Known(Denoiser):
+        def forward(self, x: Tensor, t: Tensor, z: Tensor) -> Tensor:
+            return x.sin() + t[:, None] + z
 
     torch.manual_seed(0)
     x, z, other = (torch.randn(5, 3, dtype=torch.float64) for _ in range(3))
     w = Guidance(scale, "constant", convention).at(3, N - 4, N)
-    guided, plain = run_guided(net, x, 0.5, z, other, w)  # type: ignore[arg-type]  # plays the network
+    guided, plain = guided_denoiser(Known(), [9.0, 0.5], z, other, w)(x, 1)
     eps_c, eps_u = x.sin() + 0.5 + z, x.sin() + 0.5 + other
     expected = (eps_u if convention == "mar" else eps_c) + scale * (eps_c - eps_u)
     torch.testing.assert_close(guided, expected, rtol=1e-12, atol=1e-12)
@@ -71,7 +73,7 @@ def test_under_guidance_the_variance_is_the_conditional_branchs() -> None:
     """With equal noise predictions guidance does nothing, however far apart the variance outputs are."""
 
     head, sampling = DiffusionHead(3, 4, width=8, depth=1), HeadSampling(10)
-    head.net.forward = lambda x, t, z: torch.cat([0.1 * x, z[:, :3]], dim=-1)  # type: ignore[method-assign]
+    head.net = Played(lambda x, t, z: torch.cat([0.1 * x, z[:, :3]], dim=-1))  # type: ignore[assignment]
     z, noise = torch.rand(5, 4), torch.randn(5, 10, 3, generator=torch.Generator().manual_seed(0))
     plain = head.sample(z, noise, sampling)
     torch.testing.assert_close(head.sample(z, noise, sampling, z_uncond=-z, guidance_scale=5.0), plain)

@@ -152,7 +152,7 @@ class RecordedNoise:
 )
 def test_whole_decoding(backbone: MaskedEncoderDecoder, head: DiffusionHead, run: str, steps: int) -> None:
     noise = RecordedNoise(CONFIG["noise_seed"], batch=2)
-    tokens = decode_masked(
+    *_, drawn = decode_masked(
         backbone,
         head,
         prompt=ARRAYS["decode_class_embedding"][:, None].expand(-1, SIZES["buffer"], -1),
@@ -161,7 +161,8 @@ def test_whole_decoding(backbone: MaskedEncoderDecoder, head: DiffusionHead, run
         decoding=MaskedDecoding(
             num_diffusion_steps=SIZES["steps"], guidance=Guidance(4.0, schedule=run), num_steps=steps
         ),
+        known=torch.zeros(2, 0, SIZES["dim"]),
         orders=ARRAYS["decode_orders"].flip(1),
     )
-    close(tokens, f"decode_{run}_tokens")
+    close(drawn.tokens, f"decode_{run}_tokens")
     assert noise.calls == int(ARRAYS[f"decode_{run}_num_head_calls"])

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from mntp.guidance import Guidance
 from mntp.heads import HEADS, HeadSampling
-from mntp.samplers import ClipNoise, Decoding, MaskedDecoding, cosine_counts
+from mntp.samplers import ClipNoise, Decoding, MaskedDecoding, ParallelDecoding, cosine_counts
 from mntp.systems import AudioMAR, AudioMNTP, AudioNTP, AudioSystem
 from tests.systems_support import DECODING, D, N, tiny_batch, tiny_system
 
@@ -36,6 +36,9 @@ def test_cosine_counts(num_tokens: int, num_steps: int) -> None:
 
 def test_as_many_steps_as_tokens_reveals_one_at_a_time() -> None:
     assert cosine_counts(256, 256) == [1] * 256
+
+
+NOTHING = torch.zeros(4, 0, D)  # no token is given
 
 
 class Scribe(nn.Module):
@@ -127,20 +130,23 @@ def test_the_causal_backbone_is_fed_each_token_once_in_order_and_asked_for_the_n
     fed: list[Tensor] = []
     places: list[Tensor] = []
     asked: list[Tensor | None] = []
-    prefill, step = system.backbone.prefill, system.backbone.step
+    prefill, feed = system.backbone.prefill, system.backbone.feed
 
-    def spy_prefill(prompt: Tensor, target: Tensor | None) -> Any:
+    def spy_prefill(
+        prompt: Tensor, cache: Any, tokens: Tensor, positions: Tensor, target: Tensor | None, count: int
+    ) -> Any:
+        assert tokens.shape[1] == positions.shape[1] == 0
         asked.append(target)
-        return prefill(prompt, target)
+        return prefill(prompt, cache, tokens, positions, target, count)
 
-    def spy_step(tokens: Tensor, positions: Tensor, cache: Any, target: Tensor | None) -> Tensor:
+    def spy_feed(tokens: Tensor, positions: Tensor, cache: Any, target: Tensor | None, count: int) -> Tensor:
         fed.append(tokens.clone())
         places.append(positions.clone())
         asked.append(target)
-        return step(tokens, positions, cache, target)
+        return feed(tokens, positions, cache, target, count)
 
     monkeypatch.setattr(system.backbone, "prefill", spy_prefill)
-    monkeypatch.setattr(system.backbone, "step", spy_step)
+    monkeypatch.setattr(system.backbone, "feed", spy_feed)
     final = system.generate(tiny_batch().text, seeds=range(4)).repeat(2, 1, 1)
     assert torch.equal(torch.cat(fed, dim=1), final[:, :-1])
     assert torch.equal(torch.cat(places, dim=1), torch.arange(N - 1).expand(8, -1))
@@ -176,7 +182,7 @@ def test_guidance_pulls_from_the_fake_prompt_to_the_captions_by_the_schedule(row
         scribe = GuidanceScribe()
         system.head = scribe
         prompt = system.prompt.fake(4) if name == "fake" else system.prompt(text)
-        system.decode(prompt, system.prompt.fake(4), ClipNoise(range(4), torch.device("cpu")))
+        list(system.decode(prompt, system.prompt.fake(4), ClipNoise(range(4), torch.device("cpu")), NOTHING, N))
         made[name] = scribe.contexts
     known = 0
     for guided, captions, fake in zip(made["guided"], made["captions"], made["fake"], strict=True):
@@ -271,9 +277,9 @@ def test_diffusion_steps_that_the_head_cannot_take_are_refused_before_training(h
     for steps in (1, 1001):
         if head == "DiffusionHead":
             with pytest.raises(ValueError, match=rf"^decoding\.num_diffusion_steps: expected 2 to 1000, got {steps}$"):
-                tiny_system("G", head=head, decoding=Decoding(steps))
+                tiny_system("G", head=head, decoding=ParallelDecoding(steps))
         else:
-            tiny_system("G", head=head, decoding=Decoding(steps))
+            tiny_system("G", head=head, decoding=ParallelDecoding(steps))
 
 
 def test_mar_decodes_in_a_quarter_of_the_steps_by_default() -> None:
