@@ -1,6 +1,7 @@
 """`mntp generate`: sound from captions and a trained model; `mntp export`: the model as a folder of its own."""
 
 import csv
+import json
 import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -100,7 +101,7 @@ def generate(
     missing = _open_folder(out, about, clips)
     console = Console()
     if len(missing) < len(clips):
-        Console(stderr=True).print(f"{out}: {len(clips) - len(missing)} of {len(clips)} sounds are there already")
+        _print(Console(stderr=True), f"{out}: {len(clips) - len(missing)} of {len(clips)} sounds are there already")
     columns = (TextColumn("clips"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("clips", total=len(clips))
@@ -122,7 +123,7 @@ def generate(
             for number, clip in enumerate(batch):
                 if clip.file in missing:
                     write_audio(out / clip.file, waveforms[number], model.sample_rate)
-                console.print(str(out / clip.file), highlight=False, markup=False, soft_wrap=True)
+                _print(console, str(out / clip.file))
             bar.update(task, completed=first + len(batch))
 
 
@@ -137,12 +138,17 @@ def export(ckpt: Path, out: Path) -> None:
         ValueError: no usable checkpoint, or a folder that holds other files.
     """
     TextToAudio.from_pretrained(ckpt, "cpu").save_pretrained(out)
-    Console().print(str(out), highlight=False, markup=False, soft_wrap=True)
+    _print(Console(), str(out))
 
 
 def file_name(caption: str) -> str:
     """A caption as part of a file name: word characters only, at most 60."""
     return re.sub(r"\W+", "_", caption).strip("_")[:60] or "clip"
+
+
+def _print(console: Console, line: str) -> None:
+    """A line as it is: no markup in captions and paths, and no breaks."""
+    console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def _captions(captions: list[str], prompts: Path | None) -> list[str]:
@@ -155,7 +161,7 @@ def _captions(captions: list[str], prompts: Path | None) -> list[str]:
         raise ValueError(f"mntp generate: got captions and --prompts {prompts}; expected one of the two")
     found, num_empty = read_prompts(prompts)
     if num_empty:
-        Console(stderr=True).print(f"{prompts}: {len(found)} captions; empty lines left out: {num_empty}")
+        _print(Console(stderr=True), f"{prompts}: {len(found)} captions; empty lines left out: {num_empty}")
     return found
 
 
@@ -173,7 +179,7 @@ def _open_folder(out: Path, about: dict[str, Any], clips: list[Clip]) -> set[str
     Raises:
         ValueError: the folder holds sounds that were made in another way, or of other captions under the same names.
     """
-    before = read_json(out / GENERATION)
+    before, about = read_json(out / GENERATION), json.loads(json.dumps(about))  # alike: lists for tuples
     if before and (differences := list(_differences(before, about))):
         raise ValueError(
             f"{out}: holds sounds that were made in another way ({'; '.join(differences)}); name another folder with "
