@@ -2,6 +2,7 @@
 
 from callbacks.atomic_checkpoint import AtomicCheckpointIO
 from callbacks.audio_writer import AudioWriter
+from callbacks.compile import Compile
 from callbacks.ema import EMA
 from callbacks.graceful_stop import GracefulStop
 from callbacks.held_out import HeldOutLosses
@@ -15,6 +16,7 @@ __all__ = [
     "EMA",
     "AtomicCheckpointIO",
     "AudioWriter",
+    "Compile",
     "GracefulStop",
     "HeldOutLosses",
     "JSONLLogger",

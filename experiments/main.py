@@ -23,6 +23,7 @@ COMMANDS = {
     "params": ("experiments.params", "params", "count the parameters of each part of a config's model"),
     "laws": ("experiments.laws", "laws", "draw the masking schedules of a matrix"),
     "bench load": ("experiments.bench.load", "load", "measure how fast clips are read, beside what training takes"),
+    "bench train": ("experiments.bench.train", "train", "measure a config's training step beside its plain variant"),
     "weights list": ("experiments.weights", "list_weights", "show the public checkpoints that scores need"),
     "weights fetch": ("experiments.weights", "fetch", "download checkpoints by name"),
     "weights check": ("experiments.weights", "check", "compare the checkpoints' sizes and sha256"),

@@ -14,6 +14,8 @@ NOT_IN_TRAIN_HASH = {
     "model.init_args.seed": "stands in the folder's name, so that the seeds of a cell share their hash",
     "data.seed": "the same seed",
     "model.init_args.decoding": "sampling only: it is in the protocol hash",
+    "model.init_args.optimisation.fused": "the same update but for rounding, and by default the device's choice",
+    "model.init_args.backbone.init_args.checkpoint_activations": "the same numbers, computed twice",
     "data.store": "a path; what lies there is counted by the store's fingerprint",
     "data.num_workers": "the order of clips is a function of seed, epoch and position",
     "trainer.default_root_dir": "a path",

@@ -1,12 +1,10 @@
 """`mntp bench load`: how fast clips are read from a store, beside how fast training needs them."""
 
-import json
 import os
 import platform
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -14,7 +12,7 @@ from data_modules.latents import LatentDataModule
 from data_modules.progress import show_progress
 from data_modules.store import ClipRow
 from data_modules.store_writer import CLIPS_PER_SHARD, ShardWriter, finish_store, shard_name
-from mntp.batch import Stream, TextStates, TokenBatch
+from experiments.bench.common import print_line, seconds_of
 from mntp.tokenizers.base import Tokenizer
 
 
@@ -68,18 +66,18 @@ def load(
         }
     if config:
         needed = consumption(config, batch_size)
-    report: dict[str, Any] = {
-        "bench": "load",
-        "clips": clips,
-        "clip": {"tokens": [num_tokens, token_dim], "words": [words, word_dim], "pooled": [1, pooled_dim]},
-        "batch_size": batch_size,
-        "clips_per_second": rates,
-        "needed_per_second": needed and round(needed, 1),
-        "headroom": needed and {name: round(rate["hot"] / needed, 2) for name, rate in rates.items()},
-        "cores": len(os.sched_getaffinity(0)),
-        "machine": platform.machine(),
-    }
-    print(json.dumps(report))  # noqa: T201
+    headroom = needed and {name: round(rate["hot"] / needed, 2) for name, rate in rates.items()}
+    print_line(
+        "load",
+        clips=clips,
+        clip={"tokens": [num_tokens, token_dim], "words": [words, word_dim], "pooled": [1, pooled_dim]},
+        batch_size=batch_size,
+        clips_per_second=rates,
+        needed_per_second=needed,
+        headroom=headroom,
+        cores=len(os.sched_getaffinity(0)),
+        machine=platform.machine(),
+    )
 
 
 def write_store(out: Path, clips: int, tokens: tuple[int, int], streams: dict[str, tuple[int, int]]) -> None:
@@ -116,41 +114,15 @@ def consumption(config: Path, batch_size: int) -> float:
         config: the file.
         batch_size: clips of a step.
     """
-    from experiments.cli import build_model, load_config, resolve  # Lightning's command line takes seconds to import
+    from experiments.bench.train import TrainingStep  # Lightning's command line takes seconds to import
+    from experiments.cli import load_config, resolve
 
-    system = build_model(resolve(load_config(config))).to("cuda" if torch.cuda.is_available() else "cpu")
-    optimizer = torch.optim.AdamW(system.parameters(), lr=1e-5)
-    batch = _random_batch(system.num_tokens, system.token_dim, system.hparams["streams"], batch_size)
-    batch = system.transfer_batch_to_device(batch, system.device, 0)
-    generator = torch.Generator(system.device).manual_seed(0)
-
-    def step() -> None:
-        optimizer.zero_grad()
-        system.loss(batch, system.draw_ratio(torch.Generator().manual_seed(0)), generator).backward()
-        optimizer.step()
-        if system.device.type == "cuda":
-            torch.cuda.synchronize()
-
-    step()  # the first one allocates
-    began = time.perf_counter()
-    num_steps = 0
-    while num_steps < 3 or time.perf_counter() - began < 2:
-        step()
-        num_steps += 1
-    return batch_size * num_steps / (time.perf_counter() - began)
-
-
-def _random_batch(num_tokens: int, token_dim: int, streams: dict[str, Stream], batch_size: int) -> TokenBatch:
-    def states(stream: Stream) -> TextStates:
-        return TextStates(torch.randn(batch_size, stream.slots, stream.dim), torch.full((batch_size,), stream.slots))
-
-    return TokenBatch(
-        tokens=torch.randn(batch_size, num_tokens, token_dim),
-        valid=torch.ones(batch_size, num_tokens, dtype=torch.bool),
-        text={name: states(stream) for name, stream in streams.items()},
-        index=torch.arange(batch_size),
-        captions=["random numbers"] * batch_size,
-    )
+    step = TrainingStep(resolve(load_config(config)), batch_size)
+    seconds_of(step.device, step, 0)  # the first one allocates
+    taken: list[float] = []
+    while len(taken) < 3 or sum(taken) < 2:
+        taken.append(seconds_of(step.device, step, len(taken)))
+    return batch_size * len(taken) / sum(taken)
 
 
 def _rate(store: Path, batch_size: int, workers: int, state: str) -> float:

@@ -129,11 +129,10 @@ class CausalTransformer(Backbone):
 
     def _run(self, x: Tensor, cache: KVCache | None) -> Tensor:
         x = self.input_norm(x)
-        for layer, block in enumerate(self.encoder_blocks):
-            x = block(x, causal=True, cache=cache, layer=layer)
+        x = self._run_blocks(self.encoder_blocks, x, causal=True, cache=cache)
         x = self.decoder_embed(self.encoder_norm(x))
-        for layer, block in enumerate(self.decoder_blocks, start=len(self.encoder_blocks)):
-            x = block(x, causal=True, cache=cache, layer=layer)
+        half = len(self.encoder_blocks)
+        x = self._run_blocks(self.decoder_blocks, x, causal=True, cache=cache, first_layer=half)
         return self.decoder_norm(x)
 
 

@@ -44,9 +44,7 @@ class MaskedEncoderDecoder(Backbone):
         visible = kept_positions(mask)
         x = self._embed_tokens(gather_rows(tokens, visible), visible)
         x = self.input_norm(torch.cat([self._embed_prompt(prompt), x], dim=1))
-        for block in self.encoder_blocks:
-            x = block(x, causal=False)
-        return self.encoder_norm(x)
+        return self.encoder_norm(self._run_blocks(self.encoder_blocks, x, causal=False))
 
     def decode(self, encoded: Tensor, mask: Tensor) -> Tensor:
         """Put mask tokens at the hidden positions, run the decoder, drop the prompt -> [B, N, C]."""
@@ -56,8 +54,7 @@ class MaskedEncoderDecoder(Backbone):
         content = self.mask_token.to(x.dtype).expand(batch, num_tokens, -1)
         content = content.scatter(1, rows, x[:, self.prompt_length :])
         x = torch.cat([x[:, : self.prompt_length], content], dim=1) + self.decoder_position_embed
-        for block in self.decoder_blocks:
-            x = block(x, causal=False)
+        x = self._run_blocks(self.decoder_blocks, x, causal=False)
         return self.decoder_norm(x)[:, self.prompt_length :] + self.output_position_embed
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from mntp.backbones import CausalBackboneFactory, CausalTransformer
 from mntp.backbones.base import gather_rows
@@ -53,6 +54,7 @@ class AudioNTP(AudioSystem):
 
     held_out_task = "ntp"
     backbone: CausalTransformer
+    length_multiple = 1  # of the number of inputs of a training step; see `callbacks.Compile`
 
     def __init__(
         self,
@@ -128,5 +130,13 @@ class AudioNTP(AudioSystem):
         )
 
     def _run(self, task: CausalTask, prompt: Tensor) -> Pairs:
-        z = self.backbone(prompt, task.fed, task.positions, self.target_embedding(task.targets))
-        return Pairs(z, task.targets, task.scored)
+        """Contexts of a task; in training behind inputs that fill its length up to `length_multiple`.
+
+        No input attends to those behind it, and their own contexts go no further.
+        """
+        length = task.targets.shape[1]
+        filling = -length % self.length_multiple if self.training else 0
+        fed = F.pad(task.fed, (0, 0, 0, filling))
+        positions, targets = (F.pad(places, (0, filling)) for places in (task.positions, task.targets))
+        z = self.backbone(prompt, fed, positions, self.target_embedding(targets))
+        return Pairs(z[:, :length], task.targets, task.scored)

@@ -22,7 +22,7 @@ from mntp.heads import HeadFactory
 from mntp.samplers import ClipNoise, Decoding, Drawn
 from mntp.samplers.base import Progress
 from mntp.seeding import derive_seed, make_generator
-from mntp.systems.optimisation import Optimisation, parameter_groups
+from mntp.systems.optimisation import Optimisation, build_adamw
 
 # Half precision is for the matrix products alone, by autocast: weights, norms, noisy tokens, losses stay in float32.
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed", "64-true")
@@ -173,10 +173,8 @@ class AudioSystem(L.LightningModule, ABC):
 
     def configure_optimizers(self) -> Any:
         """AdamW behind a linear warm-up."""
-        settings = self.optimisation
-        groups = parameter_groups(self, settings.weight_decay)
-        optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate, betas=settings.betas)
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, settings.rate)
+        optimizer = build_adamw(self, self.optimisation)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self.optimisation.rate)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     # --- held-out losses ------------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from mntp.heads import HEADS, DiffusionHead, FlowMatchingHead
 from mntp.layers import LayerNorm
 from mntp.masking import Uniform
 from mntp.systems import AudioSystem
+from mntp.systems.optimisation import Optimisation
 from tests.systems_support import tiny_batch, tiny_system
 
 STEPS = 3
@@ -120,6 +121,15 @@ def test_only_matrix_products_are_in_half_precision(tmp_path: Path, row: str, he
         decay = min(0.9999, (1 + update) / (10 + update))
         value = decay * value + (1 - decay) * weights
         torch.testing.assert_close(watch.averages[update], value, rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("precision", HALVES)
+def test_a_fused_update_is_clipped_and_scaled_as_a_plain_one(tmp_path: Path, precision: str) -> None:
+    chosen = {fused: Optimisation(learning_rate=1e-2, fused=fused) for fused in (True, False)}
+    plain, fused = (fit(tmp_path, tiny_system("G", optimisation=chosen[key]), precision) for key in (False, True))
+    for one, other in zip(fused.weights, plain.weights, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)  # a step moves a weight by up to 1e-2
+    assert not torch.equal(fused.weights[0], fused.weights[-1])
 
 
 @pytest.mark.parametrize("row", ["A", "G", "K"])

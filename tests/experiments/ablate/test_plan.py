@@ -16,7 +16,8 @@ from experiments.ablate.selection import select_rows
 from tests.experiments.ablate.support import REPOSITORY, SHARED, load_world, prepare, resolve
 
 CONFIG: dict[str, Any] = {
-    "model": {"class_path": "mntp.systems.AudioNTP", "init_args": {"seed": 0, "decoding": {"steps": 50}}},
+    "model": {"class_path": "mntp.systems.AudioNTP", "init_args": {
+        "seed": 0, "decoding": {"steps": 50}, "optimisation": {}, "backbone": {"class_path": "B", "init_args": {}}}},
     "data": {"store": "a", "num_workers": 0, "seed": 0, "batch_size": 32},
     "trainer": {
         "max_steps": 400, "logger": False, "enable_progress_bar": True,
@@ -42,6 +43,8 @@ def changed(key: str, value: Any) -> dict[str, Any]:
         ("model.init_args.seed", 1),
         ("data.seed", 1),
         ("model.init_args.decoding", {"steps": 7}),
+        ("model.init_args.optimisation", {"fused": True}),
+        ("model.init_args.backbone.init_args.checkpoint_activations", True),
         ("data.store", "elsewhere"),
         ("data.num_workers", 4),
         ("trainer.logger", {"class_path": "TensorBoardLogger"}),
@@ -62,6 +65,7 @@ def test_what_cannot_change_a_trained_model_is_not_in_its_hash(key: str, value: 
         ("data.batch_size", 64),
         ("trainer.max_steps", 401),
         ("trainer.callbacks.0.init_args.decay", 0.9),
+        ("trainer.callbacks.1", {"class_path": "callbacks.Compile", "init_args": {}}),
     ],
 )
 def test_what_can_change_a_trained_model_is_in_its_hash(key: str, value: Any) -> None:
