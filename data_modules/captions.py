@@ -97,6 +97,31 @@ def read_captions_table(table: Path, audio: Path, split: str | None = None) -> l
     return rows
 
 
+def read_prompts(path: Path) -> tuple[list[str], int]:
+    """Read captions that have no files yet.
+
+    Args:
+        path: UTF-8; a CSV table with a column `caption` if the name ends in .csv, else one caption a line.
+
+    Returns:
+        The captions in the file's order, and how many empty lines were left out.
+
+    Raises:
+        ValueError: the file is missing, not UTF-8 or malformed, holds no caption, or a caption has no words.
+    """
+    if path.suffix.lower() == ".csv":
+        lines = [(line, cells["caption"]) for line, cells in read_csv(path, ("caption",))]
+    else:
+        lines = list(enumerate(_read_lines(path, "expected one caption a line"), start=1))
+    captions = [(line, caption.strip()) for line, caption in lines if caption.strip()]
+    for line, caption in captions:
+        if not has_words(caption):
+            raise ValueError(f"{path}, line {line}: the caption {caption!r} has no words; say what is heard")
+    if not captions:
+        raise ValueError(f"{path}: holds no captions; expected one a line, or CSV with a column caption")
+    return [caption for _, caption in captions], len(lines) - len(captions)
+
+
 def check_folder(audio: Path) -> None:
     """Refuse an audio folder that isn't one."""
     if not audio.is_dir():
@@ -160,11 +185,7 @@ def read_json(table: Path, expected: str) -> Any:
 def _read_jsonl(table: Path) -> Iterator[tuple[int, dict[str, str]]]:
     """Yield line number and values of each line that isn't blank."""
     expected = 'expected one object {"file": ..., "caption": ...[, "split": ...]} a line'
-    try:
-        lines = table.read_text(encoding="utf-8-sig").split("\n")
-    except (FileNotFoundError, IsADirectoryError, UnicodeDecodeError) as error:
-        raise _unreadable(table, error, expected) from error
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(_read_lines(table, expected), start=1):
         if not line.strip():
             continue
         where = f"{table}, line {number}"
@@ -180,6 +201,13 @@ def _read_jsonl(table: Path) -> Iterator[tuple[int, dict[str, str]]]:
         if wrong:
             raise ValueError(f"{where}: no text under {', '.join(wrong)}; {expected}")
         yield number, known
+
+
+def _read_lines(path: Path, expected: str) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8-sig").removesuffix("\n").split("\n")
+    except (FileNotFoundError, IsADirectoryError, UnicodeDecodeError) as error:
+        raise _unreadable(path, error, expected) from error
 
 
 def _unreadable(table: Path, error: OSError | UnicodeDecodeError, expected: str) -> ValueError:

@@ -17,6 +17,7 @@ from experiments.errors import EXIT_USER_ERROR, summarise_config_error, user_err
 COMMANDS = {
     "prepare": ("experiments.prepare", "prepare", "turn a captioned folder of audio into a store of tokens"),
     "generate": ("experiments.generate", "generate", "write sound for captions, from a trained run"),
+    "export": ("experiments.generate", "export", "write a trained run as config.json and model.safetensors"),
     "evaluate": ("experiments.evaluate", "evaluate", "score a folder of generated audio against references"),
     "compare": ("experiments.compare", "compare", "put scored systems side by side, with paired intervals"),
     "params": ("experiments.params", "params", "count the parameters of each part of a config's model"),
@@ -57,14 +58,14 @@ def call(function: Callable[..., int | None], name: str, words: list[str]) -> in
     """
     arguments = inspect.signature(function).parameters
     parts = {key: kinds for key, argument in arguments.items() if (kinds := _classes(argument.annotation))}
-    positional = [key for key, argument in arguments.items() if argument.annotation == list[str]]
+    positional = [key for key, argument in arguments.items() if argument.annotation in (list[str], list[str] | None)]
     repeated = [key for key, argument in arguments.items() if argument.annotation == list[Path]]
     description = (function.__doc__ or "").partition("\n")[0]
     parser = ArgumentParser(prog=f"mntp {name}", description=description, exit_on_error=not parts)
     if parts:
         parser.add_argument("--config", action="config", help="YAML file of these options")
     for key in positional:
-        parser.add_argument(key, nargs="+", type=str)
+        parser.add_argument(key, nargs="+" if arguments[key].default is inspect.Parameter.empty else "*", type=str)
     for key in repeated:
         again = "may be given several times"
         parser.add_argument(f"--{key}", action="append", type=str, required=True, metavar="FILE", help=again)

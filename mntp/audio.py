@@ -142,7 +142,7 @@ class LogMel(nn.Module):
         return torch.log((magnitude @ self.filters).clamp(min=LOG_FLOOR))
 
 
-def griffin_lim(log_mel: Tensor, num_iterations: int, seed: int = 0) -> Tensor:
+def griffin_lim(log_mel: Tensor, num_iterations: int, seed: int = 0, first_frame: int = 0) -> Tensor:
     """Find a waveform with a given log-mel spectrogram, by the fast Griffin-Lim algorithm.
 
     The STFT is `LogMel`'s own, reflected edges included, so that frames keep their place in time. Every clip
@@ -152,6 +152,8 @@ def griffin_lim(log_mel: Tensor, num_iterations: int, seed: int = 0) -> Tensor:
         log_mel: [B, frames, 64] natural-log mel magnitudes, frames >= 3.
         num_iterations: projections onto the consistent spectrograms; 0 keeps the random phases.
         seed: of the initial phases.
+        first_frame: place of the first frame in a longer clip that these are part of. They start from the phases that
+            they have there, and so, but for the ends, become the same sound (`mntp.streaming`).
 
     Returns:
         [B, frames * 160] float32.
@@ -166,7 +168,8 @@ def griffin_lim(log_mel: Tensor, num_iterations: int, seed: int = 0) -> Tensor:
             f"expected at least 0 iterations and {PADDING // HOP + 1} frames"
         )
     generator = torch.Generator().manual_seed(seed)
-    phase = 2 * math.pi * torch.rand(num_frames, NUM_FFT // 2 + 1, generator=generator).to(log_mel.device)
+    uniform = torch.rand(first_frame + num_frames, NUM_FFT // 2 + 1, generator=generator)
+    phase = 2 * math.pi * uniform[first_frame:].to(log_mel.device)
     window = torch.hann_window(NUM_FFT, device=log_mel.device)
     filters = _mel_filters().to(log_mel.device)
     chunks = torch.split(log_mel.float(), _CLIPS_PER_CHUNK)

@@ -6,9 +6,13 @@ T inputs of a causal backbone (BOS and the tokens that are fed), M scored pairs 
 `mask` is True where a token is hidden; `valid` is True where a token holds sound and not padding.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
+import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,12 @@ class TextStates:
 
     states: Tensor
     lengths: Tensor
+
+    @classmethod
+    def pad(cls, captions: Sequence[Tensor], device: torch.device) -> Self:
+        """A batch of one [length, dim] for each caption, on `device`."""
+        lengths = torch.tensor([len(states) for states in captions], device=device)
+        return cls(pad_sequence([states.to(device) for states in captions], batch_first=True), lengths)
 
 
 @dataclass

@@ -1,8 +1,9 @@
-"""Files that are whole or absent: written under a temporary name in the same folder, synced, then renamed; hashes."""
+"""Files and folders that are whole or absent: written under a temporary name beside their own, then renamed; hashes."""
 
 import contextlib
 import hashlib
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,6 +36,36 @@ def atomic_write(path: Path, mode: str = "w") -> Iterator[IO]:  # type: ignore[t
         Path(name).unlink(missing_ok=True)
         if isinstance(error, OSError) and error.errno is not None:
             error.filename = str(path)  # instead of none, or of the temporary name
+        raise
+
+
+@contextlib.contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Make a temporary folder beside `path` and put it in its place when the block ends without an error.
+
+    What stood there before is removed, afterwards.
+
+    Args:
+        path: the final folder; the folders above it are made.
+
+    Raises:
+        OSError: the disk is full or the folder can't be written; `path` stays as it was.
+    """
+    path = path.resolve()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    made = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp"))
+    try:
+        yield made
+        made.chmod(0o755)
+        if path.exists():
+            before = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".old"))
+            path.replace(before)
+            made.replace(path)
+            shutil.rmtree(before)
+        else:
+            made.replace(path)
+    except BaseException:
+        shutil.rmtree(made, ignore_errors=True)
         raise
 
 

@@ -21,11 +21,13 @@ _NEEDED: dict[str, tuple[tuple[str, ...], ...]] = {
             "diffusion_pytorch_model.bin",
         ),
     ),
+    "system": (("config.json",), ("model.safetensors",)),
     "tokenizer": (("tokenizer.json", "vocab.json", "vocab.txt", "spiece.model"),),
 }
 # A tokenizer's further files; which of them there are depends on its kind and age.
 _MORE = {
     "model": (),
+    "system": (),
     "tokenizer": (
         *("config.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
         *("vocab.json", "merges.txt", "vocab.txt", "spiece.model"),
@@ -36,13 +38,13 @@ TIMEOUT_SECONDS = 5.0
 _HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", re.ASCII)
 
 
-def checkpoint_folder(path: str, kind: Literal["model", "tokenizer"] = "model", subfolder: str = "") -> Path:
+def checkpoint_folder(path: str, kind: Literal["model", "system", "tokenizer"] = "model", subfolder: str = "") -> Path:
     """Find the folder that holds a model's config and weights, or a text tokenizer's files.
 
     Args:
         path: a local folder in the hub's layout, else a name on the hub (`owner/name`); the hub's cache is asked
             before the hub.
-        kind: which files are needed.
+        kind: which files are needed; `system` is what `mntp.model_folder` writes.
         subfolder: part of the checkpoint that they lie in.
 
     Raises:

@@ -24,6 +24,8 @@ LAYERS = (
     {"pretrained"},
     {"samplers"},
     {"systems"},
+    {"model_folder", "streaming"},
+    {"text_to_audio"},
 )
 
 

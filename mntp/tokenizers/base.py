@@ -29,6 +29,18 @@ class Tokenizer(nn.Module, ABC):
     def decode(self, tokens: Tensor) -> Tensor:
         """Decode tokens [B, N, D] to waveform [B, samples], samples = N / 4 * 2560, exactly."""
 
+    def decode_window(self, tokens: Tensor, first_slice: int) -> Tensor:
+        """Decode tokens [B, n, D], a part of longer clips, to waveform [B, n / 4 * 2560].
+
+        The same as what `decode` makes of the whole clips there, but near the part's ends; `mntp.streaming` says how
+        near. By default a part is decoded like a clip of its own.
+
+        Args:
+            tokens: of whole time slices.
+            first_slice: place of the first of them in the clips.
+        """
+        return self.decode(tokens)
+
     @abstractmethod
     def settings(self) -> dict[str, Any]:
         """The constructor's arguments, as plain JSON values."""

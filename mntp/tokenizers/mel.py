@@ -129,6 +129,10 @@ class MelTokenizer(Tokenizer):
         """Decode tokens [B, N, D] to waveform [B, N / 4 * 2560], with `decode_mel` and Griffin-Lim."""
         return griffin_lim(self.decode_mel(tokens), self.num_griffin_lim_iterations)
 
+    def decode_window(self, tokens: Tensor, first_slice: int) -> Tensor:
+        """Decode a part of longer clips; Griffin-Lim starts from the phases that these frames have in the clips."""
+        return griffin_lim(self.decode_mel(tokens), self.num_griffin_lim_iterations, first_frame=first_slice * PATCH)
+
     @torch.no_grad()
     def reconstruction_error(self, waveform: Tensor) -> dict[str, float]:
         """Measure what the way through the tokens costs on waveform [B, samples].

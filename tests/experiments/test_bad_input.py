@@ -109,7 +109,12 @@ def test_a_checkpoint_of_another_tokenizer_and_a_damaged_shard(tmp_path: Path, s
 
 def test_what_is_no_checkpoint_is_named(tmp_path: Path) -> None:
     (tmp_path / "broken.ckpt").write_bytes(b"PK nothing")
-    for name, message in (("broken.ckpt", "not a checkpoint of this suite"), ("nowhere", "no checkpoint there")):
+    (tmp_path / "empty").mkdir()
+    for name, message in (
+        ("broken.ckpt", "not a checkpoint of this suite"),
+        ("nowhere", "no such folder"),
+        ("empty", "no checkpoint there"),
+    ):
         code = f"import sys; sys.argv = ['mntp', 'generate', 'a tone', '--ckpt', {str(tmp_path / name)!r}]"
         words = [sys.executable, "-c", f"{code}; from experiments.main import main; main()"]
         done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=120)

@@ -12,8 +12,9 @@ from typing import ClassVar
 import pytest
 from huggingface_hub import constants
 
-from mntp import hub
+from mntp import TextToAudio, hub
 from mntp.hub import checkpoint_folder
+from tests.models import tiny_model
 
 SHA = "0123456789abcdef0123456789abcdef01234567"
 
@@ -61,6 +62,18 @@ def test_the_cache_is_enough(cache: Path) -> None:
     assert checkpoint_folder("owner/name", subfolder="vae") == snapshot / "vae"
     bare = put_into_cache(cache, "roberta-base", "vocab.json", "merges.txt")
     assert checkpoint_folder("roberta-base", "tokenizer") == bare
+
+
+def test_a_trained_system_comes_by_a_name(cache: Path) -> None:
+    snapshot = put_into_cache(cache, "owner/name")
+    model = tiny_model()
+    model.save_pretrained(snapshot)
+    again = TextToAudio.from_pretrained("owner/name", device="cpu")
+    assert again.generate(["rain"])[0].equal(model.generate(["rain"])[0])
+    (snapshot / "model.safetensors").rename(snapshot / "pytorch_model.bin")  # a public model may lie so, a system not
+    assert checkpoint_folder("owner/name") == snapshot
+    with pytest.raises(ValueError, match="owner/name: no such folder, not in the cache"):
+        TextToAudio.from_pretrained("owner/name")
 
 
 def test_a_cache_without_the_weights_is_not(cache: Path) -> None:
