@@ -9,6 +9,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from experiments.ablate.array import ATTEMPT
 from experiments.ablate.comparison import Comparison
 from experiments.ablate.figures import (
     SECONDS,
@@ -34,6 +35,7 @@ from experiments.ablate.tables import (
     compare_rows,
     difference_text,
 )
+from experiments.run_record import read_json
 from mntp.files import atomic_write
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -64,6 +66,15 @@ class _Section:
     curves: str
     num_curves: int
     changes: list[tuple[Result, list[tuple[str, str]]]]
+
+
+@dataclass(frozen=True)
+class _Run:
+    """Where a cell ran and how long: `taken` are the times of its phases, `job` is id, restarts and nodes, if any."""
+
+    result: Result
+    taken: list[str]
+    job: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -122,7 +133,7 @@ def report_html(plan: Plan, tables: Mapping[str, Sequence[Result]], prompts: int
         left_out=left_out,
         failures=[result for result in asked if result.state.state not in (DONE, NOT_RUN)],
         waiting=[result for result in asked if result.state.state == NOT_RUN],
-        times=[(result, [seconds(value) for value in _times(result)]) for result in asked if result.state.run],
+        runs=[run for run in map(_run, asked) if run.result.state.run or run.job[0]],
         origins=_origins(results),
         protocols=[(key, _flat(rules)) for key, rules in plan.protocols.items() if key in _scored(results)],
         texts={"biased": BIASED, "differences": DIFFERENCES, "comparable": COMPARABLE, "apart": NOT_COMPARABLE},
@@ -169,6 +180,15 @@ def _figures(plan: Plan, tables: Mapping[str, Sequence[Result]]) -> Iterable[tup
 
 def _svg(figure: Any) -> str:
     return data_uri(render(figure, "svg"), "image/svg+xml")
+
+
+def _run(result: Result) -> _Run:
+    try:
+        attempt = read_json(Path(result.cell.run_dir) / ATTEMPT)
+    except ValueError:  # damaged: what the cell itself left is shown without it
+        attempt = {}
+    job = tuple(str(attempt.get(key, "")) for key in ("job", "restarts", "nodes"))
+    return _Run(result, [seconds(value) for value in _times(result)], job)
 
 
 def _times(result: Result) -> tuple[float | None, ...]:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
+from experiments import cli
 from experiments.cli import build_model, load_config, resolve
 from experiments.main import _option, usage
 
@@ -21,7 +22,18 @@ MNTP = FOLDER / "micro" / "audio_mntp.yaml"
 def test_every_config_resolves_and_the_result_resolves_to_itself(path: Path) -> None:
     resolved = resolve(load_config(path))
     assert resolve(resolved) == resolved
+    assert resolve(load_config(path), {}) == resolved  # the model as a whole, beside argument by argument
     assert resolved["model"]["init_args"]["prompt_drop"] == 0.1  # defaults are filled in
+
+
+def test_a_cell_that_differs_in_one_argument_has_only_that_one_parsed() -> None:
+    config = load_config(MNTP)
+    resolve(config)
+    parsed, sections = cli._resolved_argument.cache_info().misses, cli._resolved_section.cache_info().misses
+    head(config)["init_args"]["width"] = 272
+    assert resolve(config)["model"]["init_args"]["head"]["init_args"]["width"] == 272
+    assert cli._resolved_argument.cache_info().misses == parsed + 1
+    assert cli._resolved_section.cache_info().misses == sections
 
 
 def test_configs_of_one_scale_agree_on_all_that_they_share() -> None:
@@ -72,6 +84,9 @@ def test_mistakes_are_named_in_one_line(mistake: Callable[[dict[str, Any]], obje
     with pytest.raises(ValueError, match=message) as caught:
         resolve(config)
     assert "\n" not in str(caught.value)
+    with pytest.raises(ValueError) as whole:
+        resolve(config, {})
+    assert str(whole.value) == str(caught.value)
 
 
 @pytest.mark.parametrize(

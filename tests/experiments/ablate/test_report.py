@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from experiments.ablate.array import ATTEMPT
 from experiments.ablate.planned import LawCurve, Plan, PlannedCell, PlannedTable, read_plan, write_plan
 from experiments.ablate.report import write_report
 from experiments.ablate.result import Result
@@ -149,6 +150,21 @@ def test_damaged_files_are_that_cells_and_the_page_stands(world: tuple[Path, lis
     page = _Page(write_report(folder, 1, 20).read_text())
     assert "test-00000.wav can't be read" in page.text and not page.all("audio")
     assert "metrics.json: not JSON" in page.text and "2 failed" in page.text
+
+
+def test_jobs_are_shown_where_there_were_any(world: tuple[Path, list[PlannedCell]]) -> None:
+    folder, cells = world
+    assert "restarts" not in write_report(folder, 0, 20).read_text()
+    for item, nodes in ((cells[1], "n[1-2]"), (cells[3], EVIL)):  # done, failed
+        attempt = {"job": "100_3", "restarts": 2, "nodes": nodes, "outcome": "", "time": 0.0}
+        (Path(item.run_dir) / ATTEMPT).write_text(json.dumps(attempt))
+    (Path(cells[2].run_dir) / ATTEMPT).write_text("damaged")
+    text = write_report(folder, 0, 20).read_text()
+    lines = {line.partition("</td>")[0]: line for line in text.splitlines() if "<td><code>" in line}
+    end = '<td><code>100_3</code></td><td class="number">2</td><td>n[1-2]</td></tr>'
+    assert lines["<tr><td>3G"].endswith(end)
+    assert "<code>100_3</code>" in lines["<tr><td>3K"] and EVIL not in text
+    assert lines["<tr><td>3I"].endswith('<td><code></code></td><td class="number"></td><td></td></tr>')
 
 
 def test_a_page_of_nothing(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ squeue, sacct and sbatch are small programs here that say what a test wants; tes
 """
 
 import dataclasses
+import fcntl
 import json
 import os
 import subprocess
@@ -15,7 +16,8 @@ import pytest
 from experiments.ablate import scheduler
 from experiments.ablate.array import ATTEMPT, SUBMITTED, RunTask, TaskArray, task_log
 from experiments.ablate.cluster import Cluster, load_cluster
-from experiments.ablate.planned import PlannedCell
+from experiments.ablate.commands import cells_to_retry
+from experiments.ablate.planned import Plan, PlannedCell
 from experiments.ablate.queued import Queue
 from experiments.ablate.script import job_script
 from experiments.ablate.status import (
@@ -147,6 +149,37 @@ def test_an_array_that_is_refused_stops_what_needs_it(here: Path) -> None:
     done = give(cell("K"), cell("B", ("K",)))
     assert done.refused["3K"] == "sbatch: sbatch: error: Invalid partition" and "needs 3K" in done.refused["3B"]
     assert not (here / "runs/K" / SUBMITTED).exists()
+
+
+def test_a_machine_without_sbatch_is_said_and_leaves_nothing_queued(here: Path) -> None:
+    (here / "bin/sbatch").unlink()
+    (here / "bin/sbatch").symlink_to("/nowhere/sbatch")  # hides one that is installed
+    programs = os.environ["PATH"].partition(":")[0]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PATH", programs)
+        done = give(cell("K"), cell("B", ("K",)))
+    assert done.refused["3K"] == "sbatch: no such command; is this a machine of the cluster?"
+    assert not done.jobs and not list((here / "runs").glob(f"*/{SUBMITTED}"))
+
+
+def test_of_two_submissions_at_once_one_submits(here: Path) -> None:
+    (here / "results/slurm").mkdir(parents=True)
+    with (here / "results/slurm/lock").open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(ValueError, match="another process is submitting cells just now; try again"):
+            give(cell("K"))
+    assert not calls(here)
+    assert give(cell("K")).jobs == {Path("runs/K"): "100_0"}
+
+
+def test_a_job_that_was_cancelled_while_it_waited_is_submitted_again_when_asked(here: Path) -> None:
+    one = cell("K")
+    eval_folder(Path(one.run_dir), one.protocol_hash).rmdir()  # it never ran
+    give(one)
+    (here / "queue").write_text("100_0|CANCELLED|None|\n")
+    plan = Plan("m", "micro", "embedded", {}, {}, (one,))
+    assert cells_to_retry(plan, Queue.of([Path(one.run_dir)])) == [one]
+    assert give(one).jobs == {Path("runs/K"): "101_0"}
 
 
 def test_what_does_not_fit_on_the_cluster_is_said_before_anything_is_submitted(here: Path) -> None:

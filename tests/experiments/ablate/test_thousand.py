@@ -16,6 +16,7 @@ from experiments.ablate.matrix import load_matrix
 from experiments.ablate.outlook import plan_view
 from experiments.ablate.plan import build_plan
 from experiments.ablate.planned import PlannedTable, read_plan, write_plan
+from experiments.ablate.queued import Queue
 from experiments.ablate.selection import select_rows
 from experiments.ablate.status_table import status_table
 from experiments.intervals import REPLICATES, write_replicates
@@ -98,7 +99,7 @@ def test_looking_reads_each_file_once(finished: Path, monkeypatch: pytest.Monkey
     plan, calls = read_plan(finished), Counter[str]()
     monkeypatch.setattr(status, "read_json", counting(calls, "json", status.read_json))
     monkeypatch.setattr(comparison, "read_replicates", counting(calls, "replicates", comparison.read_replicates))
-    status_table(plan)
+    status_table(plan, Queue())
     per_cell = calls.pop("json") / len(plan.cells)
     assert per_cell == 5  # metrics, failure, progress, run, score
     plan_view(plan)
