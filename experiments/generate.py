@@ -52,6 +52,7 @@ def generate(
     num_diffusion_steps: int | None = None,
     guidance_scale: float | None = None,
     temperature: float | None = None,
+    bfloat16: bool | None = None,
 ) -> None:
     """Generate one WAV file for each caption, and generation.json and clips.csv, which say how they were made.
 
@@ -68,6 +69,7 @@ def generate(
         num_diffusion_steps: instead of the run's own.
         guidance_scale: instead of the run's own.
         temperature: instead of the run's own.
+        bfloat16: matrix products in bfloat16, which is faster; by default on a GPU.
 
     Raises:
         ValueError: no usable checkpoint, no caption or one without words, a length that can't be made, or a folder
@@ -76,7 +78,7 @@ def generate(
     if batch_size < 1:
         raise ValueError(f"--batch_size: got {batch_size}, expected at least 1")
     texts = _captions(captions or [], prompts)
-    model = TextToAudio.from_pretrained(ckpt)
+    model = TextToAudio.from_pretrained(ckpt, bfloat16=bfloat16)
     given: dict[str, Any] = {
         "num_diffusion_steps": num_diffusion_steps,
         "guidance_scale": guidance_scale,
@@ -90,6 +92,7 @@ def generate(
         "system": type(model.system).__name__,
         "weights": content_hash(model.system.state_dict()),
         "decoding": asdict(decoding),
+        "bfloat16": model.bfloat16,
         "seed": seed,
         "seconds": model.max_seconds if seconds is None else seconds,
         "continue_from": None if continue_from is None else file_sha256(continue_from),

@@ -38,3 +38,14 @@ def zero_linear(in_features: int, out_features: int) -> nn.Linear:
 def free_embedding(*shape: int) -> nn.Parameter:
     """A learned vector or table that is added or put in as it is, starting at N(0, 0.02)."""
     return nn.Parameter(torch.randn(shape) * 0.02)
+
+
+def matrices_to_bfloat16(module: nn.Module) -> None:
+    """Keep the weights of linear layers in bfloat16, for inference under autocast; norms and tables stay as they are.
+
+    Autocast alone would read each weight in float32 and round it anew at every step, which is what decoding a clip at
+    a time takes longest for.
+    """
+    for part in module.modules():
+        if isinstance(part, nn.Linear):
+            part.to(torch.bfloat16)

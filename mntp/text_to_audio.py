@@ -14,6 +14,7 @@ from torch import Tensor
 from mntp.audio import normalise
 from mntp.batch import TextStates
 from mntp.frozen import default_device
+from mntp.layers import matrices_to_bfloat16
 from mntp.model_folder import CONFIG, read_model_folder, write_model_folder
 from mntp.registry import did_you_mean
 from mntp.samplers import Decoding
@@ -36,9 +37,12 @@ class TextToAudio:
     Args:
         system: with its front end attached, as `load_system` and `from_pretrained` give it.
         device: to draw tokens on; None takes the GPU where there is one.
+        bfloat16: draw with matrix products in bfloat16 (noise, norms and tokens stay float32); None does so on a GPU.
+            The model's own float32 weights are kept beside, for `save_pretrained`.
 
     Attributes:
         system: the system, in evaluation mode.
+        bfloat16: whether products are in bfloat16.
         sample_rate: of all waveforms, in Hz.
         slice_seconds: what lengths are multiples of.
         max_seconds: the length of the clips that the model was trained on, and the longest that it makes.
@@ -47,32 +51,44 @@ class TextToAudio:
         ValueError: the system has no front end; or a part of it can't be built (see `build_tokenizer`).
     """
 
-    def __init__(self, system: AudioSystem, device: torch.device | str | None = None) -> None:
+    def __init__(
+        self, system: AudioSystem, device: torch.device | str | None = None, bfloat16: bool | None = None
+    ) -> None:
         if system.front_end is None:
             raise ValueError("the model holds no tokenizer; it was not trained on prepared data")
         self.tokenizer = build_tokenizer(system.front_end["tokenizer"])
         self.text_encoder = build_text_encoder(system.front_end["text"])
-        self.system = system.to(default_device() if device is None else torch.device(device)).eval()
+        device = default_device() if device is None else torch.device(device)
+        self.bfloat16 = device.type == "cuda" if bfloat16 is None else bfloat16
+        self.system = system.eval()
+        if self.bfloat16:
+            self._drawing = copy.deepcopy(system).to(device)
+            matrices_to_bfloat16(self._drawing)
+        else:
+            self._drawing = system.to(device)
         self.sample_rate = self.tokenizer.sample_rate
         self.slice_seconds = self.tokenizer.samples_per_slice / self.sample_rate
         self.max_seconds = system.num_tokens // self.tokenizer.tokens_per_slice * self.slice_seconds
 
     @classmethod
-    def from_pretrained(cls, path: str | Path, device: torch.device | str | None = None) -> Self:
+    def from_pretrained(
+        cls, path: str | Path, device: torch.device | str | None = None, bfloat16: bool | None = None
+    ) -> Self:
         """Load a trained model.
 
         Args:
             path: a folder of `save_pretrained`; a run's folder (its final or else newest checkpoint is taken); a
                 checkpoint file; or a name on the hub (`owner/name`), looked up in its cache first.
             device: see the class.
+            bfloat16: see the class.
 
         Raises:
             ValueError: there is no such model, or it is damaged, of another program or of a newer format.
         """
         local = Path(path).expanduser()
         if local.exists() and not (local / CONFIG).is_file():
-            return cls(load_system(find_checkpoint(local)), device)
-        return cls(read_model_folder(str(path)), device)
+            return cls(load_system(find_checkpoint(local)), device, bfloat16)
+        return cls(read_model_folder(str(path)), device, bfloat16)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write `config.json` and `model.safetensors`, from which `from_pretrained` makes this model's equal.
@@ -233,7 +249,7 @@ class TextToAudio:
 
     def _system(self, decoding: Decoding) -> AudioSystem:
         """The system, decoding in another way: a shallow copy, so that two streams may decode in two ways."""
-        system = copy.copy(self.system)
+        system = copy.copy(self._drawing)
         system.decoding = decoding
         return system
 
@@ -274,11 +290,11 @@ class TextToAudio:
             )
         with torch.no_grad():
             tokens = self.tokenizer.encode(normalise(given.reshape(-1, given.shape[-1])[:, :samples]))
-        return tokens.expand(num_clips, -1, -1).to(self.system.device)
+        return tokens.expand(num_clips, -1, -1).to(self._drawing.device)
 
     def _text(self, captions: list[str]) -> dict[str, TextStates]:
         streams = self.text_encoder.encode(captions)
-        return {name: TextStates.pad(states, self.system.device) for name, states in streams.items()}
+        return {name: TextStates.pad(states, self._drawing.device) for name, states in streams.items()}
 
 
 def seeds_of(captions: Sequence[str], seed: int) -> list[int]:

@@ -1,5 +1,6 @@
 """`mntp bench sample`: what a token of a clip costs to draw, beside a plain variant without cache or shared work."""
 
+import copy
 import dataclasses
 import statistics
 from collections.abc import Callable, Iterator
@@ -12,6 +13,7 @@ from experiments.bench.common import best_device, copy_rate, machine, matrix_rat
 from experiments.bench.flops import count_bytes, count_flops
 from experiments.bench.plain import decode_plain, plain_head
 from experiments.cli import build_model, load_config, resolve
+from mntp.layers import matrices_to_bfloat16
 from mntp.samplers import ClipNoise, Decoding, Drawn
 from mntp.systems import AudioMNTP, AudioNTP
 from mntp.tokenizers.base import Tokenizer
@@ -26,7 +28,7 @@ def sample(
     places: int = 6,
     repeats: int = 3,
     solver: str = "sde_dpmpp_2m",
-    steps: int = 20,
+    steps: int = 25,
     tokens_per_call: int = 4,
     bfloat16: bool = False,
 ) -> None:
@@ -64,14 +66,22 @@ def sample(
         prompt = system.prompt({name: type(s)(s.states.to(device), s.lengths.to(device)) for name, s in text.items()})
         fake = system.prompt.fake(batch_size).detach()
         tokens = torch.randn(batch_size, num_tokens, system.token_dim, device=device)
-    head = plain_head(system.head)
+    head, engine = plain_head(system.head), system
+    if bfloat16:
+        engine = copy.deepcopy(system)
+        matrices_to_bfloat16(engine)
 
     def way(decoding: Decoding) -> Decode:
         def decode(known: int, wanted: int) -> Iterator[Drawn]:
-            system.decoding = decoding
+            engine.decoding = decoding
             noise = ClipNoise(range(batch_size), device)
-            with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
-                yield from system.decode(prompt, fake, noise, tokens[:, :known], wanted)
+            steps = engine.decode(prompt, fake, noise, tokens[:, :known], wanted)
+            while True:
+                with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
+                    drawn = next(steps, None)
+                if drawn is None:
+                    return
+                yield drawn
 
         return decode
 

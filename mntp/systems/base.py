@@ -6,6 +6,7 @@ A system answers two questions: given clean tokens, what goes in and what is sco
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
@@ -317,11 +318,24 @@ class AudioSystem(L.LightningModule, ABC):
         was_training = self.training
         self.eval()
         try:
-            prompt = self.prompt(text)
+            with self._products():
+                prompt = self.prompt(text)
             noise = ClipNoise(seeds, self.device)
-            yield from self.decode(prompt, self.prompt.fake(len(prompt)), noise, prefix.to(prompt), num_tokens)
+            steps = self.decode(prompt, self.prompt.fake(len(prompt)), noise, prefix.to(self.device), num_tokens)
+            while True:
+                with self._products():  # not around the yield: the caller's work is his own
+                    drawn = next(steps, None)
+                if drawn is None:
+                    return
+                yield drawn
         finally:
             self.train(was_training)
+
+    def _products(self) -> AbstractContextManager[object]:
+        """Products in bfloat16 where the matrices are (`matrices_to_bfloat16`); else as the trainer has set."""
+        if self.backbone.token_proj.weight.dtype != torch.bfloat16:
+            return nullcontext()
+        return torch.autocast(self.device.type, torch.bfloat16)
 
     def predict_step(self, batch: TokenBatch, batch_idx: int) -> Tensor:
         """Tokens [B, N, D] for a batch's captions, seeded by the clips' rows."""

@@ -1,5 +1,6 @@
 """Half precision is for the matrix products alone, seen by hooks while Lightning's own trainer takes real steps."""
 
+import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from torch.utils.data import DataLoader
 
 from callbacks import EMA, AtomicCheckpointIO
 from mntp.heads import HEADS, DiffusionHead, FlowMatchingHead
-from mntp.layers import LayerNorm
+from mntp.layers import LayerNorm, matrices_to_bfloat16
 from mntp.masking import Uniform
 from mntp.systems import AudioSystem
 from mntp.systems.optimisation import Optimisation
@@ -139,7 +140,7 @@ def test_sampling_keeps_tokens_in_float32(row: str, half: torch.dtype) -> None:
     system.decoding = replace(system.decoding, x0_limit=5.0)  # untrained, its estimates leave float16's range
     seen: set[torch.dtype] = set()
     assert isinstance(system.head, DiffusionHead)
-    system.head.net.register_forward_pre_hook(lambda _, args: seen.add(args[0].dtype))
+    system.head.net.input_proj.register_forward_pre_hook(lambda _, args: seen.add(args[0].dtype))
     whole = system.generate(batch.text, seeds=range(4))
     with torch.autocast("cpu", half):
         tokens = system.generate(batch.text, seeds=range(4))
@@ -154,3 +155,32 @@ def test_weights_in_half_precision_are_refused(tmp_path: Path, precision: Any) -
     trainer = L.Trainer(max_steps=1, accelerator="cpu", precision=precision, default_root_dir=tmp_path, **quiet)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=rf"trainer.precision {precision} would keep weights.*set bf16-mixed"):
         trainer.fit(tiny_system(), DataLoader([tiny_batch()], batch_size=None))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("row", ["A", "G", "K"])
+def test_drawing_in_bfloat16_keeps_noise_norms_and_tokens_in_float32(row: str) -> None:
+    """Read off the layers while a clip is drawn; the products alone are in half precision, and only inside a step."""
+    system, text = tiny_system(row).eval(), tiny_batch().text
+    system.decoding = replace(system.decoding, x0_limit=4.0)
+    exact = system.generate(text, range(4))
+    half = copy.deepcopy(system)
+    matrices_to_bfloat16(half)
+    kinds: dict[type, set[torch.dtype]] = {nn.Linear: set(), LayerNorm: set()}
+    for part in half.modules():
+        for kind, seen in kinds.items():
+            if isinstance(part, kind):
+                part.register_forward_hook(lambda _, __, out, seen=seen: seen.add(out.dtype))
+    drawn: list[Tensor] = []
+    sample = half.head.sample
+
+    def spy(z: Tensor, noise: Tensor, *arguments: Any, **named: Any) -> Tensor:
+        drawn.extend([noise, sample(z, noise, *arguments, **named)])
+        return drawn[-1]
+
+    half.head.sample = spy  # type: ignore[method-assign]
+    for tokens, _ in half.iterate(text, range(4)):  # noqa: B007  # the same tensor each time
+        assert not torch.is_autocast_enabled("cpu")  # the caller's own work is in his own precision
+    assert kinds == {nn.Linear: {torch.bfloat16}, LayerNorm: {torch.float32}}
+    assert {tensor.dtype for tensor in (tokens, *drawn)} == {torch.float32}
+    assert not torch.equal(tokens, exact)
+    assert float((tokens - exact).square().mean().sqrt()) < 0.1 * float(exact.square().mean().sqrt())

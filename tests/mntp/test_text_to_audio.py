@@ -54,6 +54,21 @@ def test_a_saved_model_sounds_the_same(name: str, tmp_path: Path) -> None:
     assert (model.sample_rate, model.slice_seconds, model.max_seconds) == (16_000, 0.16, NUM_SLICES * 0.16)
 
 
+def test_drawing_in_bfloat16_leaves_the_weights_that_are_saved(tmp_path: Path) -> None:
+    exact = tiny_model()
+    fast = TextToAudio(tiny_trained(), "cpu", bfloat16=True)
+    assert fast.bfloat16 and not exact.bfloat16  # on a CPU only where it is asked for
+    (one,), (other,) = fast.generate(["rain"]), exact.generate(["rain"])
+    assert one.shape == other.shape and one.dtype == torch.float32 and not torch.equal(one, other)
+    streamed = torch.cat(list(fast.stream("rain")))
+    assert streamed.shape == one.shape
+    for name, model in {"fast": fast, "exact": exact}.items():
+        model.save_pretrained(tmp_path / name)
+    assert (tmp_path / "fast" / "model.safetensors").read_bytes() == (
+        tmp_path / "exact" / "model.safetensors"
+    ).read_bytes()
+
+
 def test_a_clip_is_the_parts_put_together() -> None:
     model, system = tiny_model(), tiny_trained()
     (waveform,) = model.generate(["rain"], seed=3)
