@@ -106,8 +106,7 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def _prefixed(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Contiguous copies on the CPU: safetensors takes no two names of one memory."""
-    return {prefix + name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    return {prefix + name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
 
 
 def _version() -> str | None:
