@@ -18,11 +18,16 @@ from experiments.ablate.status_table import cell_states, status_table
 from experiments.run_record import read_json
 
 RESULTS = Path("results/lab")
-PATIENCE = 300.0  # of a test, for a machine that others use as well
+PATIENCE = 300.0  # without any sign of life, on a machine that others use as well
 
 
 def say(*words: str) -> str:
     return subprocess.run(words, check=True, text=True, capture_output=True).stdout
+
+
+def _step(file: Path) -> str:
+    content = read_json(file) if file.suffix == ".json" else {}
+    return f"{content.get('restarts')} {content.get('phase')} {content.get('step')}"
 
 
 class World:
@@ -68,10 +73,18 @@ class World:
         return Queue.of([run_dir]).runs[run_dir]
 
     def wait(self, ready: Callable[[], object], what: str) -> None:
-        end = time.monotonic() + PATIENCE
+        """Wait as long as anything moves: a busy machine takes its time, and restarts are limited."""
+        seen, end = self._signs_of_life(), time.monotonic() + PATIENCE
         while not ready():
+            if (signs := self._signs_of_life()) != seen:
+                seen, end = signs, time.monotonic() + PATIENCE
             assert time.monotonic() < end, f"never {what}\n{self.table()}\n{self.logs()}"
             time.sleep(0.1)
+
+    def _signs_of_life(self) -> list[str]:
+        """How far each run is, by its own files: those are few, and each attempt writes them."""
+        names = ("attempt.json", "progress.json", "checkpoints/final.ckpt", "evals/*/metrics.json")
+        return [str(file) + _step(file) for name in names for file in self.folder.glob(f"runs/*/{name}")]
 
     def wait_for_states(self, **states: str) -> None:
         """Wait for states by label without its table's number: `K="done"` for 3K."""
