@@ -170,10 +170,19 @@ def num_hidden_in_mar(ratio: float, num_tokens: int) -> int:
     return max(1, math.ceil(num_tokens * ratio))
 
 
-def kept_positions(mask: Tensor) -> Tensor:
-    """Positions that are not hidden, in order: mask [B, N] with equal counts -> [B, kept] int64."""
-    kept = mask.shape[1] - int(mask[0].sum())
-    return mask.int().argsort(dim=1, stable=True)[:, :kept]
+def kept_positions(mask: Tensor, num_hidden: int | None = None) -> Tensor:
+    """Positions that are not hidden, in order.
+
+    Args:
+        mask: [B, N] bool, as many hidden in every clip.
+        num_hidden: how many; None counts them, for which the host waits for the device.
+
+    Returns:
+        [B, N - num_hidden] int64.
+    """
+    if num_hidden is None:
+        num_hidden = int(mask[0].sum())
+    return mask.int().argsort(dim=1, stable=True)[:, : mask.shape[1] - num_hidden]
 
 
 def in_random_order(positions: Tensor, generator: torch.Generator) -> Tensor:

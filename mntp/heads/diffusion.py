@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mntp.heads.base import Head, HeadSampling
 from mntp.heads.denoiser import MLPDenoiser, guided_denoiser
-from mntp.heads.schedules import DiffusionSchedule
+from mntp.heads.schedules import DiffusionSchedule, table_on
 from mntp.heads.solvers import SOLVERS, STOCHASTIC
 
 BIN = 1 / 255  # half width of a bin of the discretised likelihood at t = 0, as in MAR
@@ -41,6 +41,7 @@ class DiffusionHead(Head):
         self.num_noise_draws = num_noise_draws
         self.net = MLPDenoiser(token_dim, cond_dim, width, depth, out_dim=2 * token_dim)
         self.schedule = DiffusionSchedule.cosine()
+        self._log_betas = self.schedule.betas.log()
 
     def loss(self, z: Tensor, x: Tensor, generator: torch.Generator) -> Tensor:
         """MSE + bound term, averaged over D and over `num_noise_draws` draws -> [M]."""
@@ -123,7 +124,7 @@ class DiffusionHead(Head):
         weight_xt = self._at(schedule.posterior_mean_xt, t, x)
         true_mean, mean = weight_x0 * x + weight_xt * x_t, weight_x0 * x_0 + weight_xt * x_t
         low = self._at(schedule.posterior_log_variance, t, x)
-        high = self._at(schedule.betas.log(), t, x)
+        high = self._at(self._log_betas, t, x)
         fraction = (v + 1) / 2
         log_variance = fraction * high + (1 - fraction) * low
         kl = normal_kl(true_mean, low, mean, log_variance)
@@ -133,7 +134,7 @@ class DiffusionHead(Head):
     @staticmethod
     def _at(table: Tensor, t: Tensor, like: Tensor) -> Tensor:
         """Entries t [M] of a schedule's table, as [M, 1] in the dtype and on the device of `like`."""
-        return table.to(like.device, like.dtype)[t][:, None]
+        return table_on(table, like.device, like.dtype)[t][:, None]
 
 
 def normal_kl(mean1: Tensor, log_variance1: Tensor, mean2: Tensor, log_variance2: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ All tables are float64 and derived from the betas by the formulas of arXiv 2006.
 (improved DDPM: cosine schedule, learned variance range), which MAR's head uses unchanged.
 """
 
+import functools
 import math
 from dataclasses import dataclass
 
@@ -12,6 +13,12 @@ from torch import Tensor
 
 COSINE_OFFSET = 0.008
 MAX_BETA = 0.999
+
+
+@functools.cache
+def table_on(table: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """A schedule's table on a device, copied there once: each copy from the host would wait for the device."""
+    return table.to(device, dtype)
 
 
 def cosine_betas(num_steps: int) -> Tensor:

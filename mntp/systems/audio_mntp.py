@@ -46,7 +46,7 @@ class AudioMNTP(AudioNTP):
     def task(self, tokens: Tensor, ratio: float, generator: torch.Generator) -> CausalTask:
         """BOS predicts the first kept token, each kept token the next one; the last is no input."""
         num_hidden = num_hidden_when_dropping(ratio, self.num_tokens)
-        kept = kept_positions(random_mask(len(tokens), self.num_tokens, num_hidden, generator))
+        kept = kept_positions(random_mask(len(tokens), self.num_tokens, num_hidden, generator), num_hidden)
         if self.shuffled:
             kept = in_random_order(kept, generator)
         return CausalTask(gather_rows(tokens, kept[:, :-1]), kept[:, :-1], kept)

@@ -91,7 +91,7 @@ class AudioNTP(AudioSystem):
         first = torch.zeros(batch, 1, dtype=torch.long, device=tokens.device)
         if self.hide == "drop":
             # x^n, where it is kept, comes last: it is fed, for equal lengths, and has nothing to predict.
-            kept = kept_positions(mask)
+            kept = kept_positions(mask, num_hidden)
             targets = torch.cat([first, kept + 1], dim=1)
             return CausalTask(gather_rows(tokens, kept), kept, targets, scored=targets < num_tokens)
         positions = torch.arange(num_tokens, device=tokens.device).expand(batch, -1)
