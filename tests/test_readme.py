@@ -52,7 +52,8 @@ def run(line: str, cwd: Path) -> str:
 
 @pytest.mark.slow
 def test_a_users_own_folder_from_prepare_to_sound(folder: Path) -> None:
-    prepare, fit, generate = (line for line in COMMAND_LINES if "data/mine" in line or "runs/mine" in line)
+    lines = (line for line in COMMAND_LINES if "data/mine" in line or "runs/mine" in line)
+    prepare, fit, generate, many, export = lines
     assert "24 of 24 sounds" in run(prepare, folder)
     run(f"{fit} --trainer.max_steps 3 --trainer.val_check_interval 3 --trainer.enable_progress_bar false", folder)
     assert len(list((folder / "runs" / "mine").rglob("samples/*.wav"))) == 2
@@ -60,6 +61,16 @@ def test_a_users_own_folder_from_prepare_to_sound(folder: Path) -> None:
     content = (folder / first).read_bytes()
     assert Path(run(generate, folder).strip()) == first
     assert (folder / first).read_bytes() == content  # same seed, same file
+
+    (snippet,) = re.findall(r"```python\n(.*?)```", README, re.S)
+    done = subprocess.run([sys.executable, "-c", snippet], cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    saved = {file.name: file.read_bytes() for file in (folder / "exported").iterdir()}
+    assert saved.keys() == {"config.json", "model.safetensors"}
+    run(export, folder)
+    assert {file.name: file.read_bytes() for file in (folder / "exported").iterdir()} == saved
+    (folder / "prompts.txt").write_text("rain on a roof\n\na dog barks twice\n")
+    assert len(run(f"{many} --out many", folder).split()) == 2
 
 
 @pytest.mark.parametrize("line", COMMAND_LINES)
