@@ -1,6 +1,5 @@
 """AudioMNTP: masked next-token prediction, the paper's proposal (section 3.2)."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -8,7 +7,7 @@ from torch import Tensor, nn
 
 from mntp.backbones.base import gather_rows, rows_of
 from mntp.masking import RatioLaw, in_random_order, kept_positions, num_hidden_when_dropping, random_mask
-from mntp.samplers import ClipNoise, Drawn, ParallelDecoding, decode_autoregressive
+from mntp.samplers import ClipNoise, ParallelDecoding
 from mntp.samplers.orders import behind_known
 from mntp.systems.audio_ntp import AudioNTP, CausalTask
 
@@ -55,32 +54,17 @@ class AudioMNTP(AudioNTP):
         """The learned embedding of each target's place."""
         return None if self.target_position_embed is None else rows_of(self.target_position_embed, targets)
 
-    def decode(
-        self, prompt: Tensor, fake_prompt: Tensor, noise: ClipNoise, known: Tensor, num_tokens: int
-    ) -> Iterator[Drawn]:
-        """As many at a time and in the order that `decoding` names; in a random one always all N.
+    def calls(self, noise: ClipNoise, num_known: int, num_tokens: int) -> tuple[list[int], Tensor | None]:
+        """As `decoding` says; in a random order always all N tokens.
 
         Raises:
             ValueError: the model can't be asked for them in that way.
         """
         self._check_order(self.decoding)
-        orders = None
-        if self.decoding.random_order:
-            num_tokens = self.num_tokens
-            orders = behind_known(noise.orders(num_tokens), known.shape[1])
-        counts = self.decoding.counts(known.shape[1], num_tokens)
-        return decode_autoregressive(
-            self.backbone,
-            self.head,
-            prompt,
-            fake_prompt,
-            noise,
-            self.decoding,
-            known,
-            counts,
-            orders,
-            self.target_embedding,
-        )
+        if not self.decoding.random_order:
+            return self.decoding.counts(num_known, num_tokens), None
+        orders = behind_known(noise.orders(self.num_tokens), num_known)
+        return self.decoding.counts(num_known, self.num_tokens), orders
 
     def _check_order(self, decoding: ParallelDecoding) -> None:
         if decoding.tokens_per_call > 1 and self.target_position_embed is None:

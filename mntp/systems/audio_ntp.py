@@ -114,8 +114,12 @@ class AudioNTP(AudioSystem):
     def decode(
         self, prompt: Tensor, fake_prompt: Tensor, noise: ClipNoise, known: Tensor, num_tokens: int
     ) -> Iterator[Drawn]:
-        """Left to right, one token a position."""
-        counts = [1] * (num_tokens - known.shape[1])
+        """As many at a time and in the order that `calls` says; at least `num_tokens`.
+
+        Raises:
+            ValueError: see `calls`.
+        """
+        counts, orders = self.calls(noise, known.shape[1], num_tokens)
         return decode_autoregressive(
             self.backbone,
             self.head,
@@ -125,9 +129,13 @@ class AudioNTP(AudioSystem):
             self.decoding,
             known,
             counts,
-            None,
+            orders,
             self.target_embedding,
         )
+
+    def calls(self, noise: ClipNoise, num_known: int, num_tokens: int) -> tuple[list[int], Tensor | None]:
+        """Tokens asked at each call of the backbone, and the order of positions [B, N]: here one, left to right."""
+        return [1] * (num_tokens - num_known), None
 
     def _run(self, task: CausalTask, prompt: Tensor) -> Pairs:
         """Contexts of a task; in training behind inputs that fill its length up to `length_multiple`.

@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from tests.cluster import lab
+from tests.experiments.run_support import TINY
 
 NODES = 4
 ROOT = Path(__file__).parents[2]
@@ -45,15 +46,7 @@ def slurm() -> Iterator[Path]:
 
 
 SETTINGS = {
-    "model.init_args.backbone.init_args.dim": 16,
-    "model.init_args.backbone.init_args.depth": 2,
-    "model.init_args.backbone.init_args.num_heads": 2,
-    "model.init_args.backbone.init_args.dropout": 0.1,  # its draws must resume, too
-    "model.init_args.head.init_args.width": 16,
-    "model.init_args.num_tokens": 16,
-    "model.init_args.decoding.num_diffusion_steps": 3,
-    "data.corpus": {"num_train": 88, "num_val": 4, "num_test": 4, "seconds": 0.64},
-    "data.batch_size": 8,
+    **TINY,
     "trainer.accelerator": "cpu",
     "trainer.num_nodes": 2,
     "trainer.max_steps": 150,

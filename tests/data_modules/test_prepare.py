@@ -29,6 +29,7 @@ from tests.data_modules.folders import (
     write_folder,
     write_sound,
 )
+from tests.disks import disk_of
 
 
 def prepare(audio: Path, out: Path, windows: Any = "first", seconds: float = SECONDS, **settings: bool) -> Store:
@@ -310,13 +311,8 @@ def test_kill_9_costs_the_interrupted_work_alone(tmp_path: Path) -> None:
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 112 KiB."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=112k", "tmpfs", str(disk)]
-    if os.geteuid() != 0 or subprocess.run(mount, check=False, capture_output=True).returncode != 0:
-        pytest.skip("mounting a small file system needs root")
-    yield disk
-    subprocess.run(["umount", str(disk)], check=True)
+    with disk_of("112k", tmp_path / "disk") as disk:
+        yield disk
 
 
 # A full disk makes libsndfile's write callbacks complain before the error itself arrives.

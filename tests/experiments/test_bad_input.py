@@ -3,8 +3,6 @@
 Bad audio, tables and stores are in test_prepare, misspelt configs in test_cli.
 """
 
-import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -16,19 +14,15 @@ import pytest
 import torch
 import yaml
 
+from tests.disks import disk_of
 from tests.experiments.run_support import Shared, finish, start, tiny_config, write_run
 
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 600 KB: enough for one checkpoint, not for two."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    words = ["mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs", str(folder)]
-    if os.geteuid() != 0 or shutil.which("mount") is None or subprocess.run(words, check=False).returncode:
-        pytest.skip("mounting a small file system needs root")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
+    with disk_of("600k", tmp_path / "disk") as folder:
+        yield folder
 
 
 @pytest.mark.slow

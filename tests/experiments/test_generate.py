@@ -2,10 +2,7 @@
 
 import csv
 import json
-import os
 import shlex
-import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +18,7 @@ from experiments.generate import export, generate
 from experiments.main import COMMANDS, call, usage
 from mntp.audio import read_audio, write_audio
 from mntp.text_to_audio import TextToAudio
+from tests.disks import disk_of
 from tests.models import CLIP_SAMPLES, noises, tiny_model
 
 SIXTEEN_BITS = 2 / 2**15  # what is left of a difference below the last bit of a file: one step, rounded both ways
@@ -267,13 +265,8 @@ def test_export(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str])
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 80 KB: enough for a few sounds."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    words = ["mount", "-t", "tmpfs", "-o", "size=80k", "tmpfs", str(folder)]
-    if os.geteuid() != 0 or shutil.which("mount") is None or subprocess.run(words, check=False).returncode:
-        pytest.skip("mounting a small file system needs root")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
+    with disk_of("80k", tmp_path / "disk") as folder:
+        yield folder
 
 
 def test_a_full_disk_names_the_file_and_leaves_whole_ones(

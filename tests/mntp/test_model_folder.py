@@ -1,9 +1,6 @@
 """config.json and model.safetensors: a model comes back bit for bit, and nothing else comes back as one."""
 
 import json
-import os
-import shutil
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from mntp.model_folder import read_model_folder, write_model_folder
 from mntp.systems import SYSTEMS, build_system, load_system, plain_arguments
+from tests.disks import disk_of
 from tests.models import plain_arguments_of, tiny_trained
 from tests.systems_support import tiny_system
 
@@ -100,14 +98,9 @@ def test_folders_are_replaced_as_a_whole_or_refused(tmp_path: Path) -> None:
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 60 KB: enough for one tiny model, not for two."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    words = ["mount", "-t", "tmpfs", "-o", "size=120k", "tmpfs", str(folder)]
-    if os.geteuid() != 0 or shutil.which("mount") is None or subprocess.run(words, check=False).returncode:
-        pytest.skip("mounting a small file system needs root")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
+    """A file system of 120 KB: enough for one tiny model, not for two."""
+    with disk_of("120k", tmp_path / "disk") as folder:
+        yield folder
 
 
 def test_a_full_disk_keeps_the_old_model(small_disk: Path) -> None:
