@@ -5,6 +5,7 @@ matplotlib is imported where something is drawn, so that looking at a table does
 
 import csv
 import io
+import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 SECONDS = "figure4"
 MAX_POINTS = 200  # of a curve
 COLUMNS = 2  # of panels, that a phone can show
+LEGEND_LINE = 0.17  # inches
+MARKERS = "osD^v"  # a shape for each table of a scatter
 GREY = "#808080"  # readable on white and on black
 
 
@@ -130,23 +133,36 @@ def score_figure(points: Sequence[Point], name: str) -> "Figure":
         panel.set_visible(False)
     for panel, metric in zip(panels, metrics, strict=False):
         shown = sorted((point for point in points if point.metric == metric), key=lambda point: point.x)
-        for seed in dict.fromkeys(point.seed for point in shown):
-            _draw(panel, [point for point in shown if point.seed == seed], joined=name != SECONDS)
+        if name == SECONDS:
+            _draw_apart(panel, shown)
+        else:
+            for seed in dict.fromkeys(point.seed for point in shown):
+                _draw(panel, [point for point in shown if point.seed == seed], fmt="o-")
         panel.set_title(f"{metric.replace('_', ' ')}{METRICS[metric].arrow()}", fontsize=10)
         panel.grid(alpha=0.3)
     label = {SECONDS: "seconds of sampling a clip", "figure6a": "scale of guidance", "figure6b": "temperature"}
     figure.supxlabel(label.get(name, name), fontsize=10)
+    if name == SECONDS:
+        handles, names = panels[0].get_legend_handles_labels()
+        figure.set_figheight(2.7 * rows + LEGEND_LINE * -(-len(names) // COLUMNS))
+        figure.legend(handles, names, loc="outside upper center", ncols=COLUMNS, fontsize=7, frameon=False)
     return figure
 
 
-def _draw(panel: "Axes", points: Sequence[Point], joined: bool) -> None:
+def _draw_apart(panel: "Axes", points: Sequence[Point]) -> None:
+    """Each row in a colour and a shape of its own, tables by shape, named in the figure's legend."""
+    for shape, table in zip(itertools.cycle(MARKERS), dict.fromkeys(point.table for point in points), strict=False):
+        rows = dict.fromkeys(point.row for point in points if point.table == table)
+        for number, row in enumerate(sorted(rows)):
+            chosen = [point for point in points if (point.table, point.row) == (table, row)]
+            _draw(panel, chosen, fmt=shape, color=f"C{number % 10}", label=row_label(table, row))
+
+
+def _draw(panel: "Axes", points: Sequence[Point], **style: Any) -> None:
     below = [point.value - (point.value if point.low is None else point.low) for point in points]
     above = [(point.value if point.high is None else point.high) - point.value for point in points]
     x, y = [point.x for point in points], [point.value for point in points]
-    panel.errorbar(x, y, yerr=[below, above], fmt="o-" if joined else "o", markersize=4, linewidth=1, capsize=2)
-    for point in () if joined else points:
-        label = row_label(point.table, point.row)
-        panel.annotate(label, (point.x, point.value), (4, 3), textcoords="offset points", fontsize=7)
+    panel.errorbar(x, y, yerr=[below, above], markersize=4, linewidth=1, capsize=2, **style)
 
 
 def loss_curves(results: Sequence[Result], most: int) -> list[tuple[str, list[int], list[float]]]:
