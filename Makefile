@@ -18,7 +18,7 @@ export GOMP_SPINCOUNT ?= 3000
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
-	@echo "  variables: SCALE=micro|smoke ROWS=3A,table6|all SEEDS=0,1 MATRIX=ablations.yaml PYTHON=python3 VENV=.venv"
+	@echo "  variables: SCALE=micro|smoke|mini|base|large ROWS=3A,table6|all SEEDS=0,1 MATRIX=ablations.yaml PYTHON=python3 VENV=.venv"
 	@echo "             WHERE=local PARALLEL=1, or WHERE=slurm CLUSTER=a file of experiments/clusters by name"
 
 # The stamp is newer than pyproject.toml only where the last install went through.

@@ -42,7 +42,7 @@ def plan(
 
     Args:
         matrix: the matrix file.
-        scale: one of its scales (smoke, micro).
+        scale: one of its scales.
         rows: which rows: nothing for the default ones, `all`, or rows and tables as in `3A,8B,table6,factorial`.
         seeds: seeds, as in `0,1,2`.
         out: folder of the results; a scale other than micro has its own folder beneath it.
@@ -83,7 +83,7 @@ def run(
 
     Args:
         matrix: the matrix file.
-        scale: one of its scales (smoke, micro).
+        scale: one of its scales.
         rows: which rows: nothing for the default ones, `all`, or rows and tables as in `3A,8B,table6,factorial`.
         seeds: seeds, as in `0,1,2`.
         out: folder of the results; a scale other than micro has its own folder beneath it.

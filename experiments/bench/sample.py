@@ -15,6 +15,7 @@ from experiments.bench.plain import decode_plain, plain_head
 from experiments.cli import build_model, load_config, resolve
 from mntp.layers import matrices_to_bfloat16
 from mntp.samplers import ClipNoise, Decoding, Drawn
+from mntp.streaming import Windows
 from mntp.systems import AudioMNTP, AudioNTP
 from mntp.tokenizers.base import Tokenizer
 
@@ -36,7 +37,8 @@ def sample(
 
     Ways: `plain` (no cache, every diffusion step worked out anew), `engine` (the config's decoding), `solver` (another
     solver with fewer steps) and, for AudioMNTP, `parallel` (several tokens a call, as `engine` and as `solver`).
-    Seconds of a clip are those of its tokens at the measured places, times their number. The ceiling is the time that
+    Seconds of a clip are those of its tokens at the measured places, times their number. Those to the first window end
+    when a stream's first sound can be decoded, the tokenizer not counted. The ceiling is the time that
     the counted operations and the bytes of their operands take at the machine's measured rates, whichever is longer.
 
     Args:
@@ -97,6 +99,8 @@ def sample(
             drawn[name] = tokens_per_call
     spread = [round((i + 0.5) * (num_tokens - 2 * tokens_per_call) / places) for i in range(places)]
     taken = _times(ways, drawn, spread, repeats, device)
+    first = (1 + Windows().lookahead) * Tokenizer.tokens_per_slice
+    heard = {name: seconds_of(device, lambda decode=decode: list(decode(0, first))) for name, decode in ways.items()}
     clip = {name: num_tokens * statistics.mean(seconds) for name, seconds in taken.items()}
     middle = spread[len(spread) // 2]
     flops, moved = (
@@ -118,6 +122,7 @@ def sample(
         places=spread,
         repeats=repeats,
         seconds_per_clip={name: value / batch_size for name, value in clip.items()},
+        seconds_to_first_window=heard,
         real_time_factor={name: value / batch_size / seconds for name, value in clip.items()},
         speed_up={name: clip["plain"] / value for name, value in clip.items()},
         flops_per_clip={name: value // batch_size for name, value in flops.items()},

@@ -61,7 +61,14 @@ def test_bench_sample(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     call(sample, "bench sample", words)
     report = printed(capsys)
     ways = ["plain", "engine", "solver", "parallel", "parallel_solver"]
-    for key in ("seconds_per_clip", "speed_up", "flops_per_clip", "bytes_per_clip", "fraction_of_ceiling"):
+    for key in (
+        "seconds_per_clip",
+        "seconds_to_first_window",
+        "speed_up",
+        "flops_per_clip",
+        "bytes_per_clip",
+        "fraction_of_ceiling",
+    ):
         assert list(report[key]) == ways, key
         assert all(value > 0 for value in report[key].values())
     assert report["speed_up"]["plain"] == 1

@@ -13,7 +13,7 @@ from experiments.ablate.matrix import load_matrix
 from experiments.ablate.overlay import look_up
 from experiments.ablate.plan import build_plan
 from experiments.ablate.planned import Plan
-from experiments.cli import resolve
+from experiments.cli import load_config, resolve
 from tests.experiments.ablate.support import REPOSITORY, prepare
 
 Rows = dict[tuple[str, str], dict[str, Any]]
@@ -156,6 +156,20 @@ def test_at_the_papers_scale_row_j_leaves_out_the_image_weights_and_b_takes_ks(t
     assert configs["J"]["init"] is None
     (b,) = [cell for cell in cells if (cell.table, cell.row.id) == ("table3", "B")]
     assert b.row.init_from == ("table3", "K")
+
+
+@pytest.mark.parametrize("system", ["audio_ntp", "audio_mntp", "audio_mar"])
+@pytest.mark.parametrize("scale", ["base", "large"])
+def test_the_papers_scales_are_the_configs_that_train_a_single_system(scale: str, system: str) -> None:
+    configs = REPOSITORY / "experiments" / "configs"
+    layers = [configs / "base" / f"{system}.yaml", *([configs / "large.yaml"] if scale == "large" else [])]
+    expected = resolve(*(load_config(path) for path in layers))
+    row = {"audio_ntp": "A", "audio_mntp": "G", "audio_mar": "K"}[system]
+    cells = expand(load_matrix(REPOSITORY / "ablations.yaml"), scale, [0])
+    (cell,) = [cell for cell in cells if (cell.table, cell.row.id) == ("table3", row)]
+    assert changed(resolve(cell.config), expected) <= {"init.init_args.path"}  # found from the matrix's folder
+    assert Path(resolve(cell.config)["init"]["init_args"]["path"]).name == f"mar_{scale}.pth"
+    assert cell.evaluation.judge == "audioldm"
 
 
 def test_systems_are_compared_on_equal_terms(micro: tuple[list[Cell], Rows, Plan]) -> None:
