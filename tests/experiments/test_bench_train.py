@@ -101,15 +101,10 @@ class MetaCount:
         self.hidden = 0
 
         def random_mask(batch: int, num_tokens: int, num_hidden: int, _: Any) -> Tensor:
-            self.hidden = num_hidden
             return torch.empty(batch, num_tokens, dtype=torch.bool, device="meta")
-
-        def kept_positions(mask: Tensor) -> Tensor:
-            return torch.empty(len(mask), mask.shape[1] - self.hidden, dtype=torch.long, device="meta")
 
         for module in (audio_mntp, audio_ntp):
             monkeypatch.setattr(module, "random_mask", random_mask)
-            monkeypatch.setattr(module, "kept_positions", kept_positions)
 
     def __call__(self, ratio: float) -> int:
         model = self.model

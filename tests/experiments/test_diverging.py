@@ -1,6 +1,7 @@
 """A training that diverges, from its config on: it ends with the clips named and a checkpoint that makes sound."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,6 @@ import torch
 from callbacks import SkipNonFinite
 from data_modules.store import Store
 from experiments.cli import SuiteCLI
-from mntp.samplers import Decoding
 from mntp.systems import AudioMNTP, load_system
 from tests.experiments.run_support import Shared, tiny_config
 
@@ -55,7 +55,7 @@ def test_ten_steps_in_a_row_end_it_with_a_usable_checkpoint(
 
     last = tmp_path / "checkpoints" / "last.ckpt"
     system = load_system(last)
-    system.decoding = Decoding(num_diffusion_steps=3, x0_limit=5.0)
+    system.decoding = replace(system.decoding, num_diffusion_steps=3, x0_limit=5.0)
     batch = next(iter(suite.datamodule.val_dataloader()))
     assert system.generate(batch.text, batch.index.tolist()).isfinite().all()
     assert all(parameter.isfinite().all() and parameter.dtype == torch.float32 for parameter in system.parameters())
