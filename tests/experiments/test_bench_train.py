@@ -98,7 +98,6 @@ class MetaCount:
             model = build_model(resolved)
         assert isinstance(model, AudioNTP)
         self.model = model.train()
-        self.hidden = 0
 
         def random_mask(batch: int, num_tokens: int, num_hidden: int, _: Any) -> Tensor:
             return torch.empty(batch, num_tokens, dtype=torch.bool, device="meta")
