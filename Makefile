@@ -59,7 +59,7 @@ test: $(VENV)/installed ## run the tests (no system packages, no network, no GPU
 	$(BIN)/python -m pytest
 
 test-cluster: $(VENV)/installed ## run the tests that need a real SLURM (slurm-wlm and munge), started here and thrown away
-	TEST_CLUSTER=1 $(BIN)/python -m pytest tests/cluster
+	TEST_CLUSTER=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/cluster
 
 check: $(VENV)/installed ## linter, formatter and type checker
 	$(BIN)/ruff check .
