@@ -61,6 +61,8 @@ def sample(
     if not isinstance(system, AudioNTP):
         raise ValueError(f"bench sample: expected a config of AudioNTP or AudioMNTP, got {type(system).__name__}")
     reference, num_tokens = system.decoding, system.num_tokens
+    if not 1 <= tokens_per_call <= num_tokens // 3:
+        raise ValueError(f"got tokens_per_call={tokens_per_call}, expected 1 to {num_tokens // 3}, a third of the clip")
     fewer = dataclasses.replace(reference, solver=solver, num_diffusion_steps=steps)
     system.head.check(fewer)
     text = random_batch(num_tokens, system.token_dim, system.hparams["streams"], batch_size).text
@@ -97,7 +99,7 @@ def sample(
         for name, decoding in {"parallel": reference, "parallel_solver": fewer}.items():
             ways[name] = way(dataclasses.replace(decoding, tokens_per_call=tokens_per_call))  # type: ignore[call-arg]
             drawn[name] = tokens_per_call
-    spread = [round((i + 0.5) * (num_tokens - 2 * tokens_per_call) / places) for i in range(places)]
+    spread = [round((i + 0.5) * (num_tokens - 3 * tokens_per_call) / places) for i in range(places)]
     taken = _times(ways, drawn, spread, repeats, device)
     first = (1 + Windows().lookahead) * Tokenizer.tokens_per_slice
     heard = {name: seconds_of(device, lambda decode=decode: list(decode(0, first))) for name, decode in ways.items()}
@@ -142,8 +144,9 @@ def _times(
     for turn in range(repeats + 1):
         for number, place in enumerate(spread):
             for name, decode in ways.items():
-                steps = decode(place, place + 2 * drawn[name])
+                steps = decode(place, place + 3 * drawn[name])
                 next(steps)  # what is known goes through the backbone, and the first tokens behind it
+                next(steps)  # on a GPU, what follows is captured for the rest of the clip
                 seconds = seconds_of(device, next, steps)
                 if turn:
                     taken[name][number].append(seconds / drawn[name])

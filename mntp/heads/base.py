@@ -41,6 +41,7 @@ class HeadSampling:
         if self.num_diffusion_steps < 1:
             raise ValueError(f"decoding.num_diffusion_steps: expected at least 1, got {self.num_diffusion_steps}")
         begin, end = self.guided_steps
+        object.__setattr__(self, "guided_steps", (begin, end))  # from a list as well: settings name a captured graph
         if not 0 <= begin <= end <= 1:
             raise ValueError(f"decoding.guided_steps: expected [begin, end] within 0 to 1, got [{begin}, {end}]")
 

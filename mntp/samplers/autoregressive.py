@@ -67,7 +67,7 @@ def decode_autoregressive(
     def targets(start: int, end: int) -> Tensor | None:
         return target_embedding(orders[:, start:end].repeat(copies, 1))
 
-    sample = captured_sample(head, prompt.device)
+    sample = captured_sample(head, prompt)
     cache = backbone.new_cache(len(prompt), max(counts, default=1), fixed=prompt.is_cuda)
     feed = Captured(backbone.feed)
     done = num_fed = num_known

@@ -40,10 +40,7 @@ class Decoding(HeadSampling):
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
         """Build from plain values, as a resolved configuration or JSON has them."""
-        parts: dict[str, Any] = {"guidance": Guidance(**values["guidance"])}
-        if "guided_steps" in values:
-            parts["guided_steps"] = tuple(values["guided_steps"])
-        return cls(**{**values, **parts})
+        return cls(**{**values, "guidance": Guidance(**values["guidance"])})
 
 
 @dataclass(frozen=True)

@@ -3,12 +3,14 @@
 On other devices everything is called as it is.
 """
 
+import functools
 import weakref
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from mntp.heads import Head, HeadSampling
 
@@ -20,7 +22,8 @@ class Captured:
     """A function of tensors and plain values, captured for each of their shapes and values and then replayed.
 
     The function must do the same work on the same memory each time, but for its tensor arguments, which are copied in.
-    Its result is copied out.
+    Its result is copied out. Where something looks on at what is done, such as a counter of operations, which sees
+    nothing of a replay, it is called as it is.
 
     Args:
         function: takes tensors, and hashable values or None, by position or by name; returns one tensor.
@@ -35,18 +38,22 @@ class Captured:
         names = (*range(len(arguments)), *named)
         values = dict(zip(names, (*arguments, *named.values()), strict=True))
         tensors = {name: value for name, value in values.items() if isinstance(value, Tensor)}
-        if not any(tensor.is_cuda for tensor in tensors.values()):
+        device = next((tensor.device for tensor in tensors.values() if tensor.is_cuda), None)
+        if device is None or is_in_torch_dispatch_mode():
             return self.function(*arguments, **named)
         others = tuple((name, value) for name, value in values.items() if name not in tensors)
         shapes = tuple((name, tensor.shape, tensor.dtype) for name, tensor in tensors.items())
-        key = (others, shapes, torch.is_autocast_enabled("cuda"), torch.get_autocast_dtype("cuda"))
-        if key not in self._graphs:
-            self._graphs[key] = self._capture(values, len(arguments))
-        graph, inputs, output = self._graphs[key]
-        for mine, given in zip(inputs, tensors.values(), strict=True):
-            mine.copy_(given)
-        graph.replay()
-        return output.clone()
+        # What is made in inference mode can't be written to outside of it.
+        modes = (torch.is_autocast_enabled("cuda"), torch.get_autocast_dtype("cuda"), torch.is_inference_mode_enabled())
+        key = (others, shapes, modes)
+        with torch.cuda.device(device):  # streams and graphs are the current device's
+            if key not in self._graphs:
+                self._graphs[key] = self._capture(values, len(arguments))
+            graph, inputs, output = self._graphs[key]
+            for mine, given in zip(inputs, tensors.values(), strict=True):
+                mine.copy_(given)
+            graph.replay()
+            return output.clone()
 
     def _capture(self, values: dict[Any, Any], num: int) -> tuple[torch.cuda.CUDAGraph, list[Tensor], Tensor]:
         # Under autocast, weights that were cast and kept would be gone when the graph is replayed: cast inside of it.
@@ -57,21 +64,35 @@ class Captured:
     def _captured(self, values: dict[Any, Any], num: int) -> tuple[torch.cuda.CUDAGraph, list[Tensor], Tensor]:
         held = {name: value.clone() if isinstance(value, Tensor) else value for name, value in values.items()}
         arguments, named = list(held.values())[:num], dict(list(held.items())[num:])
-        stream = torch.cuda.Stream()
+        stream = _stream(torch.cuda.current_device())
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             for _ in range(NUM_WARM_UPS):
                 self.function(*arguments, **named)
         torch.cuda.current_stream().wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
+        # One after the other, each with its result copied out, graphs can share what memory they need on the way.
+        pool = next((graph.pool() for graph, *_ in self._graphs.values()), None)
+        # Another thread, such as one that pins batches, may do meanwhile what a capture can't.
+        with torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
             output = self.function(*arguments, **named)
         return graph, [value for value in held.values() if isinstance(value, Tensor)], output
 
 
-def captured_sample(head: Head, device: torch.device) -> Callable[..., Tensor]:
-    """`head.sample`; on CUDA captured, and kept for the next clips as long as the head's weights lie where they lay."""
-    if device.type != "cuda":
+@functools.cache
+def _stream(device: int) -> torch.cuda.Stream:
+    """The stream of all captures on a device: each stream keeps a workspace for matrix products."""
+    return torch.cuda.Stream(device)
+
+
+def captured_sample(head: Head, like: Tensor) -> Callable[..., Tensor]:
+    """`head.sample`; on CUDA captured, and kept for the next clips as long as the head's weights lie where they lay.
+
+    Args:
+        head: the head.
+        like: a tensor on its device.
+    """
+    if not like.is_cuda:
         return head.sample
     places = tuple(parameter.data_ptr() for parameter in head.parameters())
     if head not in _SAMPLES or _SAMPLES[head][0] != places:
@@ -83,7 +104,7 @@ def captured_sample(head: Head, device: torch.device) -> Callable[..., Tensor]:
         z: Tensor, noise: Tensor, sampling: HeadSampling, z_uncond: Tensor | None, guidance_scale: float
     ) -> Tensor:
         # As a number, each scale would be a graph of its own.
-        scale = guidance_scale if z_uncond is None else torch.tensor(guidance_scale, device=device)
+        scale = guidance_scale if z_uncond is None else z.new_full((), guidance_scale)
         return captured(z, noise, sampling, z_uncond=z_uncond, guidance_scale=scale)
 
     return call

@@ -71,7 +71,7 @@ def decode_masked(
     tokens = prompt.new_zeros(batch, num_tokens, head.token_dim, dtype=torch.float32)
     mask = torch.ones(batch, num_tokens, dtype=torch.bool, device=prompt.device)
     tokens[:, :num_known], mask[:, :num_known] = known, False
-    sample = captured_sample(head, prompt.device)
+    sample = captured_sample(head, prompt)
     revealed = num_known
     for count in cosine_counts(num_tokens - num_known, decoding.calls(num_tokens)):
         now = orders[:, revealed : revealed + count].sort(dim=1).values

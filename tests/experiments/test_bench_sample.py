@@ -87,6 +87,12 @@ def test_bench_sample_of_a_system_without_a_cache(tmp_path: Path) -> None:
         sample([tmp_path / "config.yaml"])
 
 
+def test_bench_sample_of_more_tokens_a_call_than_can_be_timed(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(tiny_config(tmp_path)))
+    with pytest.raises(ValueError, match=r"^got tokens_per_call=6, expected 1 to 5, a third of the clip$"):
+        sample([tmp_path / "config.yaml"], tokens_per_call=6)
+
+
 def test_bench_head(capsys: pytest.CaptureFixture[str]) -> None:
     head(token_dim=4, cond_dim=8, width=16, depth=2, steps=20, fewer_steps=5, repeats=1)
     report = printed(capsys)
