@@ -214,7 +214,7 @@ class TextToAudio:
             overrides: settings by name, and `guidance_scale`.
 
         Raises:
-            ValueError: there is no such setting, or the model's head can't do it.
+            ValueError: there is no such setting, or the model can't do it.
         """
         own = self.system.decoding
         chosen = own if base is None else base
@@ -235,7 +235,7 @@ class TextToAudio:
                 f"{did_you_mean(unknown[0], [*known, 'guidance_scale'])}"
             )
         chosen = replace(chosen, **overrides)
-        self.system.head.check(chosen)
+        self.system.check(chosen)
         return chosen
 
     def check(self, num_clips: int, seconds: float | None = None, continue_from: Tensor | None = None) -> None:

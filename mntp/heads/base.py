@@ -28,7 +28,7 @@ class HeadSampling:
             (limited intervals of guidance: arXiv 2404.07724). MAR and the paper guide all.
 
     Raises:
-        ValueError: fewer than 1 step, or a part that is none.
+        ValueError: fewer than 1 step, a number out of range, or a part that is none.
     """
 
     num_diffusion_steps: int = 100
@@ -40,6 +40,10 @@ class HeadSampling:
     def __post_init__(self) -> None:
         if self.num_diffusion_steps < 1:
             raise ValueError(f"decoding.num_diffusion_steps: expected at least 1, got {self.num_diffusion_steps}")
+        if not self.temperature >= 0:
+            raise ValueError(f"decoding.temperature: expected a number from 0 up, got {self.temperature}")
+        if self.x0_limit is not None and not self.x0_limit > 0:
+            raise ValueError(f"decoding.x0_limit: expected a number above 0, or none, got {self.x0_limit}")
         begin, end = self.guided_steps
         object.__setattr__(self, "guided_steps", (begin, end))  # from a list as well: settings name a captured graph
         if not 0 <= begin <= end <= 1:

@@ -33,9 +33,19 @@ class Decoding(HeadSampling):
     Args:
         num_diffusion_steps, solver, temperature, x0_limit, guided_steps: see HeadSampling.
         guidance: classifier-free guidance.
+
+    Raises:
+        ValueError: see HeadSampling; or the guidance is a number.
     """
 
     guidance: Guidance = field(default_factory=Guidance)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not isinstance(self.guidance, Guidance):
+            raise ValueError(
+                f"decoding.guidance: got {self.guidance!r}, expected a Guidance; its scale alone is guidance_scale"
+            )
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:

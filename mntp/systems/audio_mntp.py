@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from mntp.backbones.base import gather_rows, rows_of
 from mntp.masking import RatioLaw, in_random_order, kept_positions, num_hidden_when_dropping, random_mask
-from mntp.samplers import ClipNoise, ParallelDecoding
+from mntp.samplers import ClipNoise, Decoding, ParallelDecoding
 from mntp.samplers.orders import behind_known
 from mntp.systems.audio_ntp import AudioNTP, CausalTask
 
@@ -58,13 +58,19 @@ class AudioMNTP(AudioNTP):
         """As `decoding` says; in a random order always all N tokens.
 
         Raises:
-            ValueError: the model can't be asked for them in that way.
+            ValueError: see `check`.
         """
         self._check_order(self.decoding)
         if not self.decoding.random_order:
             return self.decoding.counts(num_known, num_tokens), None
         orders = behind_known(noise.orders(self.num_tokens), num_known)
         return self.decoding.counts(num_known, self.num_tokens), orders
+
+    def check(self, decoding: Decoding) -> None:
+        """As in AudioSystem; several tokens a call need target positions, a random order a model trained in one."""
+        super().check(decoding)
+        assert isinstance(decoding, ParallelDecoding)
+        self._check_order(decoding)
 
     def _check_order(self, decoding: ParallelDecoding) -> None:
         if decoding.tokens_per_call > 1 and self.target_position_embed is None:

@@ -106,6 +106,14 @@ class AudioSystem(L.LightningModule, ABC):
             self.head = head(token_dim=token_dim, cond_dim=self.backbone.dim)
         self.head.check(decoding)  # what the head can't do fails here, not after training
 
+    def check(self, decoding: Decoding) -> None:
+        """Refuse, before anything is drawn, what `decode` could not do.
+
+        Raises:
+            ValueError: the head, or the model as it was trained, can't be asked in that way.
+        """
+        self.head.check(decoding)
+
     @abstractmethod
     def draw_ratio(self, generator: torch.Generator) -> float:
         """Draw the masking ratio of one optimiser step from a CPU generator."""

@@ -208,6 +208,12 @@ def test_decoding_is_changed_for_one_call_and_by_any_of_its_settings(monkeypatch
         ({"num_diffusion_step": 3}, "not a setting of decoding; .*did you mean 'num_diffusion_steps'"),
         ({"num_diffusion_steps": 0}, "expected at least 1, got 0"),
         ({"solver": "nonsense"}, "has no solver 'nonsense'"),
+        ({"temperature": -1.0}, "decoding.temperature: expected a number from 0 up, got -1.0"),
+        ({"temperature": float("nan")}, "decoding.temperature: expected a number from 0 up, got nan"),
+        ({"x0_limit": -5.0}, "decoding.x0_limit: expected a number above 0, or none, got -5.0"),
+        ({"guidance": 3}, "decoding.guidance: got 3, expected a Guidance; .* guidance_scale"),
+        ({"tokens_per_call": 0}, "decoding.tokens_per_call: expected a number from 1 up, got 0"),
+        ({"random_order": True}, "decoding.random_order: true fills gaps"),  # the model is not trained for it
         ({"decoding": MaskedDecoding()}, "got MaskedDecoding, expected"),
         ({"continue_from": torch.zeros(2559)}, "got 0.159.* s at 16000 Hz, expected 0.16 s or more, and less than"),
         ({"continue_from": torch.zeros(CLIP_SAMPLES)}, "less than the clip's 0.64: cut it"),
