@@ -49,7 +49,9 @@ def generate(
     batch_size: int = 8,
     seconds: float | None = None,
     continue_from: Path | None = None,
+    solver: str | None = None,
     num_diffusion_steps: int | None = None,
+    tokens_per_call: int | None = None,
     guidance_scale: float | None = None,
     temperature: float | None = None,
     bfloat16: bool | None = None,
@@ -66,7 +68,9 @@ def generate(
         batch_size: captions at once; it moves the last bits of a sound and no more.
         seconds: length of the sounds, a multiple of the tokenizer's time slice; that of the training clips if left out.
         continue_from: an audio file that every sound begins with.
+        solver: of the head, instead of the run's own.
         num_diffusion_steps: instead of the run's own.
+        tokens_per_call: asked at once, instead of the run's own; AudioMNTP alone.
         guidance_scale: instead of the run's own.
         temperature: instead of the run's own.
         bfloat16: matrix products in bfloat16, which is faster; by default on a GPU.
@@ -80,7 +84,9 @@ def generate(
     texts = _captions(captions or [], prompts)
     model = TextToAudio.from_pretrained(ckpt, bfloat16=bfloat16)
     given: dict[str, Any] = {
+        "solver": solver,
         "num_diffusion_steps": num_diffusion_steps,
+        "tokens_per_call": tokens_per_call,
         "guidance_scale": guidance_scale,
         "temperature": temperature,
     }

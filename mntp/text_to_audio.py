@@ -135,7 +135,7 @@ class TextToAudio:
             overrides: single settings of `decoding` by name, such as num_diffusion_steps=25, and `guidance_scale`.
 
         Returns:
-            For each caption a waveform [samples], float32 on the CPU, about within +-1.
+            For each caption a waveform [samples], float32 on the CPU; of a well trained model about within +-1.
 
         Raises:
             ValueError: an argument is out of range or of the wrong number, or a caption has no words.
