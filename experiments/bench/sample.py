@@ -78,14 +78,7 @@ def sample(
     def way(decoding: Decoding) -> Decode:
         def decode(known: int, wanted: int) -> Iterator[Drawn]:
             engine.decoding = decoding
-            noise = ClipNoise(range(batch_size), device)
-            steps = engine.decode(prompt, fake, noise, tokens[:, :known], wanted)
-            while True:
-                with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
-                    drawn = next(steps, None)
-                if drawn is None:
-                    return
-                yield drawn
+            return engine.steps(prompt, fake, ClipNoise(range(batch_size), device), tokens[:, :known], wanted)
 
         return decode
 

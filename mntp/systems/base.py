@@ -329,15 +329,21 @@ class AudioSystem(L.LightningModule, ABC):
             with self._products():
                 prompt = self.prompt(text)
             noise = ClipNoise(seeds, self.device)
-            steps = self.decode(prompt, self.prompt.fake(len(prompt)), noise, prefix.to(self.device), num_tokens)
-            while True:
-                with self._products():  # not around the yield: the caller's work is his own
-                    drawn = next(steps, None)
-                if drawn is None:
-                    return
-                yield drawn
+            yield from self.steps(prompt, self.prompt.fake(len(prompt)), noise, prefix.to(self.device), num_tokens)
         finally:
             self.train(was_training)
+
+    def steps(
+        self, prompt: Tensor, fake_prompt: Tensor, noise: ClipNoise, known: Tensor, num_tokens: int
+    ) -> Iterator[Drawn]:
+        """`decode`, in the precision that the matrices are kept in."""
+        steps = self.decode(prompt, fake_prompt, noise, known, num_tokens)
+        while True:
+            with self._products():  # not around the yield: the caller's work is his own
+                drawn = next(steps, None)
+            if drawn is None:
+                return
+            yield drawn
 
     def _products(self) -> AbstractContextManager[object]:
         """Products in bfloat16 where the matrices are (`matrices_to_bfloat16`); else as the trainer has set."""
