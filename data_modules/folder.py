@@ -48,7 +48,7 @@ def claimed(path: Path) -> Iterator[bool]:
 
 
 @contextlib.contextmanager
-def atomic_folder(folder: Path) -> Iterator[Path]:
+def replaced_folder(folder: Path) -> Iterator[Path]:
     """Give a new folder to fill; it takes the place of `folder` when the block ends without an error.
 
     To be used inside `locked(folder)`. An error, an interrupt or a full disk removes what was written and keeps

@@ -23,7 +23,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from data_modules.folder import atomic_folder, disk_errors, locked
+from data_modules.folder import replaced_folder, disk_errors, locked
 from data_modules.integrity import verify_file
 from data_modules.progress import progress, show_progress
 from data_modules.sources import Finding, Source, Window
@@ -101,7 +101,7 @@ def prepare_store(
             survey = job.work(0, [(job, number) for number in helping])
         with locked(out):
             if survey is not None and not job.is_done():
-                with disk_errors(out), _use_threads(threads):
+                with disk_errors(out), use_threads(threads):
                     job.assemble(survey)
     return Store(out)
 
@@ -136,13 +136,13 @@ class Preparation:
         self.processes = processes
         self.device = device
         self.threads = threads
-        self.settings = _settings(source, tokenizer, text_encoder, seconds, allow_missing)
-        self._replaced = _stamp(out / INDEX)
+        self.settings = store_settings(source, tokenizer, text_encoder, seconds, allow_missing)
+        self._replaced = stamp(out / INDEX)
 
     def is_done(self) -> bool:
         """Whether the store that is asked for is there; refuse anything else that is in the way."""
-        fresh = self._replaced != _stamp(self.out / INDEX)  # another process has finished it in the meantime
-        return _is_prepared(self.out, self.settings, self.overwrite and not fresh)
+        fresh = self._replaced != stamp(self.out / INDEX)  # another process has finished it in the meantime
+        return is_prepared(self.out, self.settings, self.overwrite and not fresh)
 
     def work(self, number: int, others: list[tuple["Preparation", int]]) -> Survey | None:
         """Do this process' share of all pieces, and return when all of them are done; None if the store is finished.
@@ -151,11 +151,11 @@ class Preparation:
             number: of this process among those of this preparation.
             others: what further processes are to be started with.
         """
-        with locked(self.out, shared=True), helpers(_help, others), _use_threads(self.threads):
+        with locked(self.out, shared=True), helpers(_help, others), use_threads(self.threads):
             if self.is_done():
                 return None
             self.folder.mkdir(exist_ok=True)
-            worker = _worker(number, self.processes)
+            worker = worker_number(number, self.processes)
             survey = self._survey(worker)
             survey.check(self.allow_missing, isinstance(self.tokenizer, LearnsFromSound))
             self._fit(survey)
@@ -168,7 +168,7 @@ class Preparation:
         pieces = self._encodings(survey)
         clips: list[ClipRow] = []
         entries: list[dict[str, Any]] = []
-        with atomic_folder(self.out) as folder:
+        with replaced_folder(self.out) as folder:
             for number, piece in enumerate(show_progress(pieces, "putting shards together", len(pieces))):
                 result = piece.result()
                 shard = _shard_file(piece)
@@ -212,7 +212,7 @@ class Preparation:
                 first = place * ROWS_PER_PIECE
                 findings = []
                 for row in self.source.rows[first : first + ROWS_PER_PIECE]:
-                    with _memory_errors(row.file):
+                    with memory_errors(row.file):
                         findings.append(dataclasses.asdict(self.source.inspect(row, self.samples)))
                     advance(1)
                 return findings
@@ -239,7 +239,7 @@ class Preparation:
 
             def fit(_: int) -> str:
                 rows = show_progress(parts, "learning the tokenizer", len(parts))
-                with _memory_errors("learning the tokenizer"):
+                with memory_errors("learning the tokenizer"):
                     tokenizer.fit(window.waveform for part in rows for window in survey.read([part], self.samples))
                 partial = piece.stem.with_suffix(".partial")
                 save_file(tokenizer.state_dict(), partial)
@@ -277,7 +277,7 @@ class Preparation:
 
     def _encode(self, survey: Survey, worker: tuple[int, int]) -> None:
         shards, pieces = survey.shards(CLIPS_PER_SHARD), self._encodings(survey)
-        device = _device(self.device, worker[0])
+        device = torch_device(self.device, worker[0])
         self.tokenizer.to(device)
         with progress("encoding clips", survey.num_windows("train", "val", "test"), worker[0] == 0) as advance:
 
@@ -285,7 +285,7 @@ class Preparation:
             def encode(place: int) -> dict[str, Any]:
                 writer = ShardWriter(_shard_file(pieces[place]), _audio_folder(pieces[place]))
                 windows = survey.read(shards[place], self.samples)
-                with _memory_errors(f"shard {place}"):
+                with memory_errors(f"shard {place}"):
                     while batch := list(itertools.islice(windows, BATCH)):
                         self._encode_batch(batch, device, writer)
                         advance(len(batch))
@@ -355,19 +355,19 @@ def _help(job: Preparation, number: int) -> None:
     job.work(number, [])
 
 
-def _worker(number: int, processes: int) -> tuple[int, int]:
+def worker_number(number: int, processes: int) -> tuple[int, int]:
     """Number of this process among all of a SLURM array's, and their number."""
     task, first = int(os.environ.get("SLURM_ARRAY_TASK_ID", 0)), int(os.environ.get("SLURM_ARRAY_TASK_MIN", 0))
     tasks = max(1, int(os.environ.get("SLURM_ARRAY_TASK_COUNT", 1)))
     return (task - first) % tasks * processes + number, tasks * processes
 
 
-def _device(kind: str, number: int) -> torch.device:
+def torch_device(kind: str, number: int) -> torch.device:
     return torch.device(kind, number % torch.cuda.device_count()) if kind == "cuda" else torch.device(kind)
 
 
 @contextlib.contextmanager
-def _use_threads(number: int) -> Iterator[None]:
+def use_threads(number: int) -> Iterator[None]:
     before = torch.get_num_threads()
     torch.set_num_threads(number)
     try:
@@ -377,7 +377,7 @@ def _use_threads(number: int) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _memory_errors(what: str) -> Iterator[None]:
+def memory_errors(what: str) -> Iterator[None]:
     """Say where memory ran out."""
     try:
         yield
@@ -414,12 +414,12 @@ def _link(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
-def _stamp(path: Path) -> tuple[int, int] | None:
+def stamp(path: Path) -> tuple[int, int] | None:
     stat = path.stat() if path.is_file() else None
     return (stat.st_ino, stat.st_mtime_ns) if stat else None
 
 
-def _settings(
+def store_settings(
     source: Source, tokenizer: Tokenizer, text_encoder: TextEncoder, seconds: float, allow_missing: bool
 ) -> dict[str, Any]:
     """All that decides a store's content, as JSON reads it back."""
@@ -433,7 +433,7 @@ def _settings(
     return dict(json.loads(json.dumps(settings)))
 
 
-def _is_prepared(out: Path, settings: dict[str, Any], overwrite: bool) -> bool:
+def is_prepared(out: Path, settings: dict[str, Any], overwrite: bool) -> bool:
     """Whether the finished store is there already; refuse anything else that is in the way."""
     if not is_store(out):
         if out.is_dir() and any(out.iterdir()):
@@ -443,7 +443,7 @@ def _is_prepared(out: Path, settings: dict[str, Any], overwrite: bool) -> bool:
         return False
     if overwrite:
         return False
-    found, asked = _flatten(Store(out).index["settings"]), _flatten(settings)
+    found, asked = flatten(Store(out).index["settings"]), flatten(settings)
     differing = sorted(key for key in found.keys() | asked.keys() if found.get(key) != asked.get(key))
     if differing:
         key = differing[0]
@@ -455,11 +455,11 @@ def _is_prepared(out: Path, settings: dict[str, Any], overwrite: bool) -> bool:
     return True
 
 
-def _flatten(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in settings.items():
         if isinstance(value, dict):
-            flat |= _flatten(value, f"{prefix}{key}.")
+            flat |= flatten(value, f"{prefix}{key}.")
         else:
             flat[f"{prefix}{key}"] = value
     return flat

@@ -64,7 +64,7 @@ class SuiteCLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the section `init`."""
-        _add_init(parser)
+        add_init(parser)
 
     def before_fit(self) -> None:
         """Say how many clips a step takes; start from the initial weights, unless a checkpoint is resumed from.
@@ -86,7 +86,7 @@ class SuiteCLI(LightningCLI):
 
     def instantiate_classes(self) -> None:
         """Build model, data and trainer; what a constructor refuses is told in its own words."""
-        with _constructors_errors():
+        with constructor_errors():
             super().instantiate_classes()
 
     def initialise(self) -> Transfer | None:
@@ -110,7 +110,7 @@ class SuiteCLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Take a dictionary as it is, else the command line (Lightning warns where there might be both)."""
-        with _one_line_errors():
+        with one_line_errors():
             if isinstance(args, (dict, Namespace)):
                 self.config = parser.parse_object(args)
             else:
@@ -199,7 +199,7 @@ def _resolved_section(section: str, *layers: str) -> str:
     """A section of layers, all as JSON; one takes 10 to 40 ms."""
     parser = _section_parser(section)
     resolved = None
-    with _one_line_errors():
+    with one_line_errors():
         for layer in layers:
             resolved = parser.parse_object(json.loads(layer), namespace=resolved)
     text: str = parser.dump(resolved, format="json", skip_unset=False, skip_validation=True)
@@ -216,7 +216,7 @@ def _section_parser(section: str) -> LightningArgumentParser:
     elif section == "data":
         parser.add_lightning_class_args(LatentDataModule, section)
     else:
-        _add_init(parser)
+        add_init(parser)
     return parser
 
 
@@ -228,19 +228,19 @@ def build_model(resolved: dict[str, Any]) -> AudioSystem:
     """
     parser = LightningArgumentParser(exit_on_error=False)
     parser.add_lightning_class_args(AudioSystem, "model", subclass_mode=True)
-    with _one_line_errors():
+    with one_line_errors():
         config = parser.parse_object({"model": copy.deepcopy(resolved["model"])})
-    with _constructors_errors():
+    with constructor_errors():
         model: AudioSystem = parser.instantiate(config).model
     return model
 
 
-def _add_init(parser: LightningArgumentParser) -> None:
+def add_init(parser: LightningArgumentParser) -> None:
     parser.add_argument("--init", type=InitialWeights | None, default=None, help="initial weights; null: random")
 
 
 @contextlib.contextmanager
-def _one_line_errors() -> Iterator[None]:
+def one_line_errors() -> Iterator[None]:
     try:
         yield
     except ArgumentError as error:
@@ -260,7 +260,7 @@ def _one_line_errors() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _constructors_errors() -> Iterator[None]:
+def constructor_errors() -> Iterator[None]:
     """Take away what jsonargparse wraps around a constructor's error: the types it has tried and the whole config."""
     try:
         yield

@@ -16,7 +16,7 @@ from experiments.protocol import GENERATION
 from experiments.run_record import read_json, write_json
 from mntp.audio import read_audio, write_audio
 from mntp.files import atomic_write, file_sha256
-from mntp.frozen import content_hash
+from mntp.frozen import hash_tensors
 from mntp.text_to_audio import TextToAudio, seeds_of
 
 CLIPS = "clips.csv"
@@ -96,7 +96,7 @@ def generate(
     front_end = model.system.front_end or {}
     about = {
         "system": type(model.system).__name__,
-        "weights": content_hash(model.system.state_dict()),
+        "weights": hash_tensors(model.system.state_dict()),
         "decoding": asdict(decoding),
         "bfloat16": model.bfloat16,
         "seed": seed,

@@ -39,7 +39,7 @@ def laws(out: Path = Path("figure5.png"), matrix: Path = Path("ablations.yaml"))
     declared = declared_laws(matrix)
     out.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(out, "wb") as file:
-        law_figure(declared).savefig(file, format=out.suffix[1:], dpi=150)
+        schedules_figure(declared).savefig(file, format=out.suffix[1:], dpi=150)
     print(f"{len(declared)} laws drawn: {out}")  # noqa: T201
 
 
@@ -49,7 +49,7 @@ def declared_laws(path: Path) -> dict[str, dict[str, Any]]:
     Raises:
         ValueError: the axis is missing.
     """
-    declared = _laws_of(load_matrix(path))
+    declared = laws_of(load_matrix(path))
     if not declared:
         raise ValueError(f"{path}: draws nothing without an axis '{AXIS}' whose values set {KEY}")
     return declared
@@ -57,17 +57,17 @@ def declared_laws(path: Path) -> dict[str, dict[str, Any]]:
 
 def law_curves(matrix: Matrix) -> dict[str, LawCurve]:
     """The laws of a matrix's axis `schedule` by name, drawn out; none where it has no such axis."""
-    declared, edges = _laws_of(matrix), np.linspace(0, 1, NUM_CURVE_BINS + 1)
+    declared, edges = laws_of(matrix), np.linspace(0, 1, NUM_CURVE_BINS + 1)
     curves = {}
     for name, spec in declared.items():
         law = build_law(spec)
         values = [round(float(value), 4) for value in density(law, edges)]
         atoms = [[ratio, mass] for ratio, mass in law.atoms.items() if mass >= VISIBLE_MASS]
-        curves[name] = LawCurve(_formula(spec, declared), round(mean_ratio(law), 4), values, atoms)
+        curves[name] = LawCurve(formula(spec, declared), round(mean_ratio(law), 4), values, atoms)
     return curves
 
 
-def _laws_of(matrix: Matrix) -> dict[str, dict[str, Any]]:
+def laws_of(matrix: Matrix) -> dict[str, dict[str, Any]]:
     return {
         name: setting.value
         for name, value in matrix.axes.get(AXIS, {}).items()
@@ -103,7 +103,7 @@ def density(law: RatioLaw, edges: np.ndarray) -> np.ndarray:
     return mass / np.diff(edges)
 
 
-def law_figure(declared: dict[str, dict[str, Any]]) -> Figure:
+def schedules_figure(declared: dict[str, dict[str, Any]]) -> Figure:
     """One panel a law: its density, its atoms as stems of their probability, its mean."""
     edges = np.linspace(0, 1, NUM_BINS + 1)
     built = {name: build_law(spec) for name, spec in declared.items()}
@@ -119,7 +119,7 @@ def law_figure(declared: dict[str, dict[str, Any]]) -> Figure:
         _mark(panel, law, top)
         panel.set(xlim=(0, 1), ylim=(0, 1.35 * top))  # the legend stands above the curves
         panel.set_title(name, fontweight="bold", loc="left")
-        panel.set_title(_formula(declared[name], declared), fontsize=8, loc="right")
+        panel.set_title(formula(declared[name], declared), fontsize=8, loc="right")
         panel.legend(loc="upper left", fontsize=8, frameon=False, handlelength=1.2)
     for panel in grid[len(built) :]:
         panel.set_visible(False)
@@ -141,7 +141,7 @@ def _mark(panel: Axes, law: RatioLaw, top: float) -> None:
             panel.plot(ratio, mass * top, "o", color="C3", markersize=4, clip_on=False)
 
 
-def _formula(spec: dict[str, Any], named: dict[str, dict[str, Any]]) -> str:
+def formula(spec: dict[str, Any], named: dict[str, dict[str, Any]]) -> str:
     """A law's class and arguments, a mixture by the names or formulas of its laws."""
     arguments = spec.get("init_args", {})
     if "laws" not in arguments:
@@ -150,5 +150,5 @@ def _formula(spec: dict[str, Any], named: dict[str, dict[str, Any]]) -> str:
     parts = []
     for inner, weight in zip(arguments["laws"], arguments["weights"], strict=True):
         names = [name for name, other in named.items() if other == inner]
-        parts.append(f"{weight:g} {names[0] if names else _formula(inner, named)}")
+        parts.append(f"{weight:g} {names[0] if names else formula(inner, named)}")
     return " + ".join(parts)

@@ -8,7 +8,7 @@ may be what they compare.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from experiments.ablate.identity import content_hash
+from experiments.ablate.identity import hash_json
 
 Protocol = dict[str, Any]
 
@@ -18,12 +18,12 @@ GENERATION = "generation.json"
 
 def scoring_hash(protocol: Protocol) -> str:
     """12 hex digits over the yardstick."""
-    return content_hash(protocol["scoring"])
+    return hash_json(protocol["scoring"])
 
 
 def protocol_hash(protocol: Protocol) -> str:
     """12 hex digits over both parts."""
-    return content_hash({part: protocol[part] for part in ("scoring", "generation")})
+    return hash_json({part: protocol[part] for part in ("scoring", "generation")})
 
 
 def folder_protocol(
@@ -54,9 +54,9 @@ def folder_protocol(
         "scoring": {
             "kind": kind,
             "networks": dict(networks),
-            "reference": content_hash(dict(zip(names, digests, strict=True))),
+            "reference": hash_json(dict(zip(names, digests, strict=True))),
             "reference_seconds": list(seconds),
-            "captions": None if captions is None else content_hash({name: captions[name] for name in names}),
+            "captions": None if captions is None else hash_json({name: captions[name] for name in names}),
             "caption_choice": None if captions is None else caption_choice,
             "num_clips": len(names),
             "num_missing": num_missing,

@@ -124,15 +124,15 @@ def find_weights(folder: Path, name: str, checked: bool = True) -> Path:
         ValueError: an unknown name, or the file is missing (with source, size, licence and the command that fetches
             it), truncated or altered.
     """
-    weights = _known(name)
+    weights = known_weights(name)
     path = folder / weights.file
     if not path.is_file():
         raise ValueError(
             f"{path}: missing; {weights.purpose}: {weights.size}, {weights.licence}, from {weights.url}: "
-            f"{_command(name, folder)}"
+            f"{fetch_command(name, folder)}"
         )
     if checked:
-        _verify(folder, name)
+        verify_weights(folder, name)
     return path
 
 
@@ -167,7 +167,7 @@ def check(folder: Path = FOLDER) -> None:
             _say(f"{name:<18} absent")
             continue
         try:
-            _verify(folder, name, anew=True)
+            verify_weights(folder, name, anew=True)
         except ValueError as error:
             wrong.append(str(error))
             _say(f"{name:<18} damaged")
@@ -187,27 +187,27 @@ def fetch(names: list[str], folder: Path = FOLDER) -> None:
     Raises:
         ValueError: an unknown name, no connection, or what came is truncated or altered.
     """
-    asked = {name: _known(name) for name in names}
+    asked = {name: known_weights(name) for name in names}
     folder.mkdir(parents=True, exist_ok=True)
     for name, weights in asked.items():
         _say(f"{name}: {weights.file}, {weights.size}, {weights.licence}, from {weights.url}")
         path = folder / weights.file
         with locked(path):
             if path.is_file() and _state(folder, weights) == "present":
-                _verify(folder, name)
+                verify_weights(folder, name)
                 _say(f"{name}: already there")
                 continue
             _download(weights, folder, name)
             _say(f"{name}: written to {path}")
 
 
-def _known(name: str) -> Weights:
+def known_weights(name: str) -> Weights:
     if name not in KNOWN:
         raise ValueError(f"unknown weights {name!r}; known: {', '.join(KNOWN)}{did_you_mean(name, KNOWN)}")
     return KNOWN[name]
 
 
-def _command(name: str, folder: Path) -> str:
+def fetch_command(name: str, folder: Path) -> str:
     where = "" if folder == FOLDER else f" --folder {folder}"
     return f"mntp weights fetch {name}{where}"
 
@@ -220,9 +220,9 @@ def _state(folder: Path, weights: Weights) -> str:
     return "present" if found == weights.num_bytes or not weights.exact else f"wrong size: {found} bytes"
 
 
-def _verify(folder: Path, name: str, anew: bool = False) -> None:
+def verify_weights(folder: Path, name: str, anew: bool = False) -> None:
     weights = KNOWN[name]
-    remedy = f"delete it, then {_command(name, folder)}"
+    remedy = f"delete it, then {fetch_command(name, folder)}"
     verify_files(folder, {weights.file: weights.entry}, remedy, anew=anew, progress=True)
 
 
@@ -230,9 +230,9 @@ def _download(weights: Weights, folder: Path, name: str) -> None:
     """Bring a file in whole under its name, or not at all; what came before a break stays beside it."""
     part = folder / f".{weights.file}.part"
     if not part.is_file() or part.stat().st_size != weights.entry["bytes"]:  # else stopped before it was checked
-        _receive(weights, part, name, f"{weights.url}: {{reason}}; to go on: {_command(name, folder)}")
+        _receive(weights, part, name, f"{weights.url}: {{reason}}; to go on: {fetch_command(name, folder)}")
     try:
-        verify_file(part, weights.entry, f"it is deleted; try again: {_command(name, folder)}", progress=True)
+        verify_file(part, weights.entry, f"it is deleted; try again: {fetch_command(name, folder)}", progress=True)
     except ValueError:
         part.unlink()
         raise

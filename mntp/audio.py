@@ -124,7 +124,7 @@ class LogMel(nn.Module):
         super().__init__()
         # Constants, not parameters: they are left out of checkpoints and of a tokenizer's fingerprint.
         self.register_buffer("window", torch.hann_window(NUM_FFT), persistent=False)
-        self.register_buffer("filters", _mel_filters(), persistent=False)
+        self.register_buffer("filters", mel_filters(), persistent=False)
 
     def forward(self, waveform: Tensor) -> Tensor:
         """Analyse waveform [B, samples], float32 at 16 kHz, to log magnitudes [B, samples / 160, 64].
@@ -138,7 +138,7 @@ class LogMel(nn.Module):
                 f"{samples} samples can't be analysed; expected a multiple of {HOP} above {PADDING}: "
                 "cut or pad it with fit_length"
             )
-        magnitude = _stft(waveform, self.window).abs()
+        magnitude = stft(waveform, self.window).abs()
         return torch.log((magnitude @ self.filters).clamp(min=LOG_FLOOR))
 
 
@@ -171,14 +171,14 @@ def griffin_lim(log_mel: Tensor, num_iterations: int, seed: int = 0, first_frame
     uniform = torch.rand(first_frame + num_frames, NUM_FFT // 2 + 1, generator=generator)
     phase = 2 * math.pi * uniform[first_frame:].to(log_mel.device)
     window = torch.hann_window(NUM_FFT, device=log_mel.device)
-    filters = _mel_filters().to(log_mel.device)
+    filters = mel_filters().to(log_mel.device)
     chunks = torch.split(log_mel.float(), _CLIPS_PER_CHUNK)
     return torch.cat(
         [_recover_phase(_linear_magnitude(chunk, filters), phase, window, num_iterations) for chunk in chunks]
     )
 
 
-def _mel_filters() -> Tensor:
+def mel_filters() -> Tensor:
     """Triangular Slaney filters [513, 64]."""
     return melscale_fbanks(
         n_freqs=NUM_FFT // 2 + 1,
@@ -191,13 +191,13 @@ def _mel_filters() -> Tensor:
     )
 
 
-def _stft(waveform: Tensor, window: Tensor) -> Tensor:
+def stft(waveform: Tensor, window: Tensor) -> Tensor:
     """Spectra [B, frames, 513] of waveform [B, samples] reflected at both ends."""
     padded = F.pad(waveform, (PADDING, PADDING), mode="reflect")
     return torch.fft.rfft(padded.unfold(-1, NUM_FFT, HOP) * window)
 
 
-def _istft(spectra: Tensor, window: Tensor) -> Tensor:
+def istft(spectra: Tensor, window: Tensor) -> Tensor:
     """Least-squares waveform [B, frames * 160] of spectra [B, frames, 513]."""
     num_frames = spectra.shape[1]
     summed = _overlap_add(torch.fft.irfft(spectra, n=NUM_FFT) * window)
@@ -210,7 +210,7 @@ def _overlap_add(frames: Tensor) -> Tensor:
     """Sum frames [B, frames, 1024] at a hop of 160 into [B, (frames + 6) * 160].
 
     `torch.istft` refuses `center=False` with a Hann window, because the very first sample has weight zero;
-    that sample lies in the padding, which `_istft` cuts off.
+    that sample lies in the padding, which `istft` cuts off.
     """
     batch, num_frames, length = frames.shape
     hops_per_frame = -(-length // HOP)
@@ -238,11 +238,11 @@ def _linear_magnitude(log_mel: Tensor, filters: Tensor) -> Tensor:
 
 def _recover_phase(magnitude: Tensor, phase: Tensor, window: Tensor, num_iterations: int) -> Tensor:
     """Waveform [B, frames * 160] of magnitude [B, frames, 513], from phase [frames, 513] in radians."""
-    waveform = _istft(torch.polar(magnitude, phase.expand_as(magnitude)), window)
+    waveform = istft(torch.polar(magnitude, phase.expand_as(magnitude)), window)
     previous = torch.zeros_like(magnitude, dtype=torch.complex64)
     for _ in range(num_iterations):
-        spectra = _stft(waveform, window)
+        spectra = stft(waveform, window)
         accelerated = spectra - previous * (_MOMENTUM / (1 + _MOMENTUM))
         previous = spectra
-        waveform = _istft(accelerated * (magnitude / (accelerated.abs() + 1e-12)), window)
+        waveform = istft(accelerated * (magnitude / (accelerated.abs() + 1e-12)), window)
     return waveform

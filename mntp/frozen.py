@@ -88,7 +88,7 @@ def load_text_tokenizer(path: str, vocab_size: int) -> Any:
     return tokenizer
 
 
-def content_hash(weights: Mapping[str, Tensor], **facts: object) -> str:
+def hash_tensors(weights: Mapping[str, Tensor], **facts: object) -> str:
     """12 hex digits over tensors by name, and over facts that no tensor shows (JSON values).
 
     The format and place of the files, and the dtype that the weights were kept in, don't count; nor do constants, such
@@ -104,7 +104,7 @@ def content_hash(weights: Mapping[str, Tensor], **facts: object) -> str:
 
 
 def tokenizer_facts(tokenizer: Any) -> list[object]:
-    """What a text tokenizer makes of text, for `content_hash`: a hash of its vocabulary, and a line's indices."""
+    """What a text tokenizer makes of text, for `hash_tensors`: a hash of its vocabulary, and a line's indices."""
     vocabulary = json.dumps(sorted(tokenizer.get_vocab().items()))
     return [hashlib.sha256(vocabulary.encode()).hexdigest(), tokenizer(_PROBE)["input_ids"]]
 

@@ -117,7 +117,7 @@ def gather(out: Path = Path("results"), scale: str = DEFAULT_SCALE) -> int:
         out: folder of the results.
         scale: the scale that was planned.
     """
-    _show_tables(results_folder(out, scale), console())
+    show_tables(results_folder(out, scale), console())
     return 0
 
 
@@ -167,7 +167,7 @@ def execute(
                 console.print(f"{view.label} was interrupted {place}; it goes on from its newest checkpoint")
         console.print("run the same command again to go on", highlight=False)
         return stop.exit_code
-    _show_tables(folder, console)
+    show_tables(folder, console)
     missing = [view for view in views if view.state != DONE]
     for view in missing:
         console.print(Text(f"{view.label} {view.state} ({view.job.run_dir})", style=STYLES[view.state]))
@@ -212,7 +212,7 @@ def parse_seeds(text: str) -> list[int]:
     return [int(word) for word in words]
 
 
-def _show_tables(folder: Path, console: Console) -> None:
+def show_tables(folder: Path, console: Console) -> None:
     planned = read_plan(folder)
     tables = gather_results(folder)
     for name, results in tables.items():

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from experiments.ablate.identity import content_hash
+from experiments.ablate.identity import hash_json
 from experiments.ablate.overlay import SEED_KEYS, look_up
 from experiments.ablate.plan import Job
 from experiments.ablate.status import eval_folder, seconds
@@ -133,7 +133,7 @@ def shape(config: Mapping[str, Any]) -> str:
         model.pop(key.removeprefix("model.init_args."), None)
     trainer = {key: look_up(config, f"trainer.{key}") for key in _TRAINER_SHAPE}
     batch = look_up(config, "data.batch_size")
-    return content_hash({"class": config["model"]["class_path"], "model": model, "trainer": trainer, "batch": batch})
+    return hash_json({"class": config["model"]["class_path"], "model": model, "trainer": trainer, "batch": batch})
 
 
 def _known_steps(jobs: Iterable[Job]) -> dict[str, StepCost]:

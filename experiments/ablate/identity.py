@@ -31,7 +31,7 @@ INIT_PATH = "init.init_args.path"  # counted by what lies there
 ONLOOKERS = ("AtomicCheckpointIO", "AudioWriter", "LastCheckpoint", "ModelCheckpoint", "ProgressFile", "SampleLogger")
 
 
-def content_hash(content: Any) -> str:
+def hash_json(content: Any) -> str:
     """Return 12 hex digits over plain data; the order of keys doesn't matter."""
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
@@ -56,7 +56,7 @@ def train_hash(config: dict[str, Any], store: str, weights: str = "") -> str:
             config["trainer"][key] = [part for part in parts if class_name(part) not in ONLOOKERS]
     if weights:
         config["init"]["init_args"]["path"] = weights
-    return content_hash({"config": config, "store": store})
+    return hash_json({"config": config, "store": store})
 
 
 def file_digest(path: Path) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 
 from experiments.ablate.declared import Matrix, RowKey
 from experiments.ablate.expansion import Cell, CellKey
-from experiments.ablate.identity import INIT_PATH, class_name, content_hash, file_digest, train_hash
+from experiments.ablate.identity import INIT_PATH, class_name, hash_json, file_digest, train_hash
 from experiments.ablate.overlay import SEED_KEYS, Removal, look_up
 from experiments.ablate.planned import Plan, PlannedCell, PlannedTable, cell_label
 from experiments.protocol import Protocol, protocol_hash
@@ -189,7 +189,7 @@ class _Scorings:
         return Scoring(cell, config, self._runs / name, trained, _protocol(cell, config, shared))
 
     def _prepared(self, config: dict[str, Any]) -> dict[str, str]:
-        data = content_hash(_with_seeds(config, 0)["data"])
+        data = hash_json(_with_seeds(config, 0)["data"])
         if data not in self._shared:
             self._shared[data] = self._prepare(config)
         return self._shared[data]
@@ -285,7 +285,7 @@ def _remembering(resolve: Resolve) -> Resolve:
     def remembered(config: dict[str, Any]) -> dict[str, Any]:
         seed = look_up(config, SEED_KEYS[0])
         unseeded = _with_seeds(config, 0)
-        key = content_hash(unseeded)
+        key = hash_json(unseeded)
         if key not in known:
             known[key] = resolve(copy.deepcopy(unseeded))  # parsers write into what they are given
         return _with_seeds(known[key], seed)

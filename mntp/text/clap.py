@@ -8,7 +8,7 @@ from torch import Tensor
 from mntp.batch import Stream
 from mntp.frozen import (
     check_content,
-    content_hash,
+    hash_tensors,
     default_device,
     float32,
     load_model,
@@ -56,7 +56,7 @@ class ClapText(TextEncoder):
         facts = {name: getattr(config, name) for name in _FACTS}
         facts |= {"projection": model.config.projection_hidden_act, "tokenizer": tokenizer_facts(self._tokenizer)}
         branch = {name: tensor for name, tensor in model.state_dict().items() if name.startswith("text_")}
-        self.weights = check_content(self.path, content_hash(branch, **facts), weights)
+        self.weights = check_content(self.path, hash_tensors(branch, **facts), weights)
         self.streams = {"pooled": Stream(model.config.projection_dim, 1)}
         del model.audio_model, model.audio_projection
         self._model = model.to(default_device())

@@ -7,7 +7,7 @@ from torch import Tensor
 from mntp.batch import Stream
 from mntp.frozen import (
     check_content,
-    content_hash,
+    hash_tensors,
     default_device,
     float32,
     load_model,
@@ -47,7 +47,7 @@ class FlanT5(TextEncoder):
         model = load_model(T5EncoderModel, self.path)
         self._tokenizer = load_text_tokenizer(self.path, model.config.vocab_size)
         facts = {name: getattr(model.config, name) for name in _FACTS}
-        found = content_hash(model.state_dict(), tokenizer=tokenizer_facts(self._tokenizer), **facts)
+        found = hash_tensors(model.state_dict(), tokenizer=tokenizer_facts(self._tokenizer), **facts)
         self.weights = check_content(self.path, found, weights)
         self.streams = {"words": Stream(model.config.d_model, slots)}
         self._model = model.to(default_device())

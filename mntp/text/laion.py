@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from mntp.batch import Stream
-from mntp.frozen import check_content, content_hash, default_device, float32
+from mntp.frozen import check_content, hash_tensors, default_device, float32
 from mntp.hub import checkpoint_folder
 from mntp.text.base import TextEncoder
 from mntp.text.clap import LAION_TOKENIZER
@@ -48,7 +48,7 @@ class LaionClapText(TextEncoder):
         self._module = module.float().eval().requires_grad_(False).to(default_device())
         state = self._module.state_dict()
         branch = {name: tensor for name, tensor in state.items() if name.startswith("model.text_")}
-        self.weights = check_content(self.path, content_hash(branch), weights)
+        self.weights = check_content(self.path, hash_tensors(branch), weights)
         self.streams = {"pooled": Stream(512, 1)}
 
     def encode(self, captions: list[str]) -> dict[str, list[Tensor]]:

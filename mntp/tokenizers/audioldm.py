@@ -9,7 +9,7 @@ from einops import rearrange
 from torch import Tensor
 
 from mntp.audio import HOP, NUM_MELS, SAMPLE_RATE, LogMel
-from mntp.frozen import check_content, content_hash, default_device, float32, load_model
+from mntp.frozen import check_content, hash_tensors, default_device, float32, load_model
 from mntp.seeding import make_generator
 from mntp.tokenizers.base import Tokenizer
 
@@ -72,7 +72,7 @@ class AudioLDM(Tokenizer):
         self.scaling_factor = float(self.vae.config.scaling_factor)
         facts = {f"vae.{name}": self.vae.config[name] for name in _VAE_FACTS}
         facts |= {f"vocoder.{name}": getattr(self.vocoder.config, name) for name in _VOCODER_FACTS}
-        self.weights = check_content(self.path, content_hash(self.state_dict(), **facts), weights)
+        self.weights = check_content(self.path, hash_tensors(self.state_dict(), **facts), weights)
         self.log_mel = LogMel()
         self.to(default_device())
 

@@ -276,10 +276,10 @@ def test_running_out_of_memory_is_named_and_keeps_what_was_done(
 
 
 def test_tasks_of_a_slurm_array_begin_at_different_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert prepare_module._worker(1, 2) == (1, 2)
+    assert prepare_module.worker_number(1, 2) == (1, 2)
     for name, value in {"TASK_ID": 7, "TASK_MIN": 5, "TASK_COUNT": 4}.items():
         monkeypatch.setenv(f"SLURM_ARRAY_{name}", str(value))
-    assert prepare_module._worker(1, 2) == (5, 8)
+    assert prepare_module.worker_number(1, 2) == (5, 8)
 
 
 KILLED = """

@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from experiments.ablate.matrix import load_matrix
-from experiments.laws import build_law, declared_laws, density, law_curves, law_figure, laws, mean_ratio
+from experiments.laws import build_law, declared_laws, density, law_curves, schedules_figure, laws, mean_ratio
 from experiments.main import call
 
 MATRIX = Path(__file__).parents[2] / "ablations.yaml"
@@ -24,7 +24,7 @@ def test_the_command_draws_every_schedule(tmp_path: Path, capsys: pytest.Capture
 def test_each_panel_shows_its_law() -> None:
     declared = declared_laws(MATRIX)
     assert tuple(declared) == DECLARED
-    panels = [panel for panel in law_figure(declared).axes if panel.get_visible()]
+    panels = [panel for panel in schedules_figure(declared).axes if panel.get_visible()]
     assert [panel.get_title(loc="left") for panel in panels] == list(DECLARED)
     assert panels[2].get_title(loc="right") == "0.5 A + 0.5 B"
     truncated = stats.truncnorm(-2, 0, 1.0, 0.5)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 import pytest
 import torch
 
-from mntp.frozen import check_content, content_hash, float32
+from mntp.frozen import check_content, hash_tensors, float32
 
 conv, matmul = torch.backends.cudnn.conv, torch.backends.cuda.matmul
 
@@ -53,17 +53,17 @@ def test_settings_around_do_not_count_and_come_back(setting: Callable[[], None])
 
 def test_the_hash_is_over_values_names_shapes_and_facts() -> None:
     weights = {"a": torch.arange(6.0).view(2, 3), "b": torch.ones(2)}
-    found = content_hash(weights, scale=0.5)
+    found = hash_tensors(weights, scale=0.5)
     assert len(found) == 12
-    assert content_hash(dict(reversed(weights.items())), scale=0.5) == found
-    assert content_hash({name: tensor.half() for name, tensor in weights.items()}, scale=0.5) == found
-    assert content_hash(weights | {"index": torch.arange(3)}, scale=0.5) == found
+    assert hash_tensors(dict(reversed(weights.items())), scale=0.5) == found
+    assert hash_tensors({name: tensor.half() for name, tensor in weights.items()}, scale=0.5) == found
+    assert hash_tensors(weights | {"index": torch.arange(3)}, scale=0.5) == found
     others = [
-        content_hash(weights, scale=0.25),
-        content_hash(weights),
-        content_hash({"a": weights["a"].view(3, 2), "b": weights["b"]}, scale=0.5),
-        content_hash({"a": weights["a"], "c": weights["b"]}, scale=0.5),
-        content_hash({"a": weights["a"].nextafter(torch.tensor(9.0)), "b": weights["b"]}, scale=0.5),
+        hash_tensors(weights, scale=0.25),
+        hash_tensors(weights),
+        hash_tensors({"a": weights["a"].view(3, 2), "b": weights["b"]}, scale=0.5),
+        hash_tensors({"a": weights["a"], "c": weights["b"]}, scale=0.5),
+        hash_tensors({"a": weights["a"].nextafter(torch.tensor(9.0)), "b": weights["b"]}, scale=0.5),
     ]
     assert len({found, *others}) == 6
 

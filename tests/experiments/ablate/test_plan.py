@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from experiments.ablate.expansion import expand
-from experiments.ablate.identity import NOT_IN_TRAIN_HASH, content_hash, train_hash
+from experiments.ablate.identity import NOT_IN_TRAIN_HASH, hash_json, train_hash
 from experiments.ablate.plan import Job, build_plan
 from experiments.ablate.planned import Plan, read_plan, results_folder, write_plan
 from experiments.ablate.selection import select_rows
@@ -76,7 +76,7 @@ def test_the_hash_is_of_content_not_of_order_and_of_the_data() -> None:
     reordered = dict(reversed(CONFIG.items()))
     assert train_hash(reordered, "store") == train_hash(CONFIG, "store") != train_hash(CONFIG, "other store")
     assert all(reason for reason in NOT_IN_TRAIN_HASH.values())
-    assert content_hash(0.1) != content_hash(0.10000000000000002)
+    assert hash_json(0.1) != hash_json(0.10000000000000002)
 
 
 Planner = Callable[..., tuple[Plan, list[Job]]]
