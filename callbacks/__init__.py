@@ -5,12 +5,12 @@ from callbacks.audio_writer import AudioWriter
 from callbacks.compile import Compile
 from callbacks.ema import EMA
 from callbacks.graceful_stop import GracefulStop
-from callbacks.held_out import HeldOutLosses
+from callbacks.held_out_losses import HeldOutLosses
 from callbacks.jsonl_logger import JSONLLogger
 from callbacks.last_checkpoint import LastCheckpoint
-from callbacks.non_finite import SkipNonFinite
 from callbacks.progress_file import ProgressFile
 from callbacks.sample_logger import SampleLogger
+from callbacks.skip_non_finite import SkipNonFinite
 
 __all__ = [
     "EMA",

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 
-from mntp.files import atomic_write
+from mntp.io.files import atomic_write
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):

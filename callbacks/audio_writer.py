@@ -8,7 +8,7 @@ import lightning as L
 from lightning.pytorch.callbacks import BasePredictionWriter
 from torch import Tensor
 
-from mntp.audio import write_audio
+from mntp.audio.files import write_audio
 from mntp.batch import TokenBatch
 from mntp.systems import AudioSystem
 from mntp.tokenizers import build_tokenizer

@@ -8,7 +8,7 @@ import torch
 from lightning.pytorch.callbacks import WeightAveraging
 from torch import Tensor
 
-from callbacks.non_finite import last_step_was_skipped
+from callbacks.skip_non_finite import last_step_was_skipped
 
 
 class EMA(WeightAveraging):

@@ -9,7 +9,7 @@ from callbacks.last_checkpoint import LastCheckpoint
 
 
 class Request(Protocol):
-    """Tells whether the process was asked to stop; see `experiments.stop.StopRequest`."""
+    """Tells whether the process was asked to stop; see `experiments.runs.stop.StopRequest`."""
 
     made: bool
     deferred: bool

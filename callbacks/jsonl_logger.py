@@ -7,7 +7,7 @@ from typing import Any
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
-from callbacks.json_lines import append_line, drop_lines_from, finite_or_none
+from mntp.io.json_lines import append_line, drop_lines_from, finite_or_none
 
 
 class JSONLLogger(Logger):

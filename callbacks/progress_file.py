@@ -8,8 +8,8 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.callbacks import Callback
 
-from callbacks.json_lines import finite_or_none
-from mntp.files import atomic_write
+from mntp.io.files import atomic_write
+from mntp.io.json_lines import finite_or_none
 
 SECONDS_BETWEEN_WRITES = 1.0
 

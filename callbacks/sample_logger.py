@@ -11,7 +11,8 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from mntp.audio import SAMPLE_RATE, LogMel, write_audio
+from mntp.audio.files import write_audio
+from mntp.audio.log_mel import SAMPLE_RATE, LogMel
 from mntp.batch import TextStates, TokenBatch
 from mntp.seeding import derive_seed
 from mntp.systems import AudioSystem

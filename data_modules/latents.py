@@ -6,11 +6,11 @@ from typing import Any, NamedTuple
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader, Dataset
 
-from data_modules.embedded import EmbeddedSource
-from data_modules.order import Draws, ResumableOrder
-from data_modules.prepare import prepare_store
+from data_modules.corpora.embedded import EmbeddedSource
+from data_modules.epoch_order import Draws, ResumableOrder
+from data_modules.preparation.prepare import prepare_store
 from data_modules.scenes import EmbeddedCorpus
-from data_modules.store import Store
+from data_modules.store.store import Store
 from mntp.batch import TokenBatch
 from mntp.text.hashed import HashedText
 from mntp.tokenizers.mel import MelTokenizer

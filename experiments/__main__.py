@@ -1,5 +1,5 @@
 """`python -m experiments fit ...`, for machines where another package owns the name `lightning`."""
 
-from experiments.cli import main
+from experiments.config.lightning_cli import main
 
 main()

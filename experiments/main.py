@@ -11,32 +11,36 @@ from typing import Any, get_args
 
 from jsonargparse import ArgumentParser
 
-from experiments.errors import EXIT_USER_ERROR, summarise_config_error, user_errors
+from experiments.config.errors import EXIT_USER_ERROR, summarise_config_error, user_errors
 
 # Command -> (module, function, what it does). Names of two words are sub-commands.
 COMMANDS = {
-    "prepare": ("experiments.prepare", "prepare", "turn a captioned folder of audio into a store of tokens"),
-    "generate": ("experiments.generate", "generate", "write sound for captions, from a trained run"),
-    "export": ("experiments.generate", "export", "write a trained run as config.json and model.safetensors"),
-    "evaluate": ("experiments.evaluate", "evaluate", "score a folder of generated audio against references"),
-    "compare": ("experiments.compare", "compare", "put scored systems side by side, with paired intervals"),
-    "params": ("experiments.params", "params", "count the parameters of each part of a config's model"),
-    "laws": ("experiments.laws", "laws", "draw the masking schedules of a matrix"),
+    "prepare": ("experiments.commands.prepare", "prepare", "turn a captioned folder of audio into a store of tokens"),
+    "generate": ("experiments.commands.generate", "generate", "write sound for captions, from a trained run"),
+    "export": ("experiments.commands.generate", "export", "write a trained run as config.json and model.safetensors"),
+    "evaluate": ("experiments.commands.evaluate", "evaluate", "score a folder of generated audio against references"),
+    "compare": ("experiments.commands.compare", "compare", "put scored systems side by side, with paired intervals"),
+    "params": ("experiments.commands.params", "params", "count the parameters of each part of a config's model"),
+    "laws": ("experiments.commands.schedules", "laws", "draw the masking schedules of a matrix"),
     "bench load": ("experiments.bench.load", "load", "measure how fast clips are read, beside what training takes"),
     "bench head": ("experiments.bench.head", "head", "measure the solvers of the diffusion head"),
     "bench sample": ("experiments.bench.sample", "sample", "measure how fast tokens are drawn, beside a plain variant"),
     "bench train": ("experiments.bench.train", "train", "measure a config's training step beside its plain variant"),
-    "weights list": ("experiments.weights", "list_weights", "show the public checkpoints that scores need"),
-    "weights fetch": ("experiments.weights", "fetch", "download checkpoints by name"),
-    "weights check": ("experiments.weights", "check", "compare the checkpoints' sizes and sha256"),
-    "ablate plan": ("experiments.ablate.cli", "plan", "show the cells of a matrix and what is done"),
-    "ablate run": ("experiments.ablate.cli", "run", "run the cells that are missing, then gather the tables"),
-    "ablate submit": ("experiments.ablate.commands", "submit", "give the cells that are missing to SLURM"),
-    "ablate retry": ("experiments.ablate.commands", "retry", "start the cells that failed or were cancelled again"),
-    "ablate prune": ("experiments.ablate.commands", "prune", "drop the optimiser states of finished cells"),
-    "ablate status": ("experiments.ablate.cli", "status", "show the state of every cell"),
-    "ablate gather": ("experiments.ablate.cli", "gather", "write results.csv and the tables from finished cells"),
-    "ablate report": ("experiments.ablate.cli", "report", "write report.html: everything in one offline file"),
+    "weights list": ("experiments.commands.weights", "list_weights", "show the public checkpoints that scores need"),
+    "weights fetch": ("experiments.commands.weights", "fetch", "download checkpoints by name"),
+    "weights check": ("experiments.commands.weights", "check", "compare the checkpoints' sizes and sha256"),
+    "ablate plan": ("experiments.commands.ablate", "plan", "show the cells of a matrix and what is done"),
+    "ablate run": ("experiments.commands.ablate", "run", "run the cells that are missing, then gather the tables"),
+    "ablate submit": ("experiments.commands.ablate_cluster", "submit", "give the cells that are missing to SLURM"),
+    "ablate retry": (
+        "experiments.commands.ablate_cluster",
+        "retry",
+        "start the cells that failed or were cancelled again",
+    ),
+    "ablate prune": ("experiments.commands.ablate_cluster", "prune", "drop the optimiser states of finished cells"),
+    "ablate status": ("experiments.commands.ablate", "status", "show the state of every cell"),
+    "ablate gather": ("experiments.commands.ablate", "gather", "write results.csv and the tables from finished cells"),
+    "ablate report": ("experiments.commands.ablate", "report", "write report.html: everything in one offline file"),
 }
 LIGHTNING = ("fit", "validate", "test", "predict")
 
@@ -120,7 +124,7 @@ def main() -> None:
         print(usage())  # noqa: T201
         return
     if words[0] in LIGHTNING:
-        importlib.import_module("experiments.cli").main()
+        importlib.import_module("experiments.config.lightning_cli").main()
         return
     for length in (2, 1):
         name = " ".join(words[:length])

@@ -4,9 +4,9 @@ from typing import Any
 
 import torch
 
+from mntp.inference.text_to_audio import TextToAudio
 from mntp.systems import AudioSystem, build_system
 from mntp.text import HashedText, text_spec
-from mntp.text_to_audio import TextToAudio
 from mntp.tokenizers import MelTokenizer, tokenizer_spec
 
 NUM_SLICES, TOKEN_DIM = 4, 6

@@ -7,7 +7,7 @@ import torch
 
 from mntp.backbones import CausalTransformer, MaskedEncoderDecoder
 from mntp.batch import Stream, TextStates, TokenBatch
-from mntp.guidance import Guidance
+from mntp.conditioning.guidance import Guidance
 from mntp.heads import HEADS
 from mntp.masking import Fixed
 from mntp.samplers import Decoding, MaskedDecoding, ParallelDecoding

@@ -12,7 +12,7 @@ import pytest
 
 from data_modules.scenes import EmbeddedCorpus
 from experiments.main import COMMANDS, LIGHTNING
-from mntp.audio import write_audio
+from mntp.audio.files import write_audio
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -22,7 +22,10 @@ LINES = [
     for line in block.splitlines()
 ]
 COMMAND_LINES = [line for line in LINES if line.startswith(("mntp ", "lightning "))]
-MODULES = {"mntp": "from experiments.main import main; main()", "lightning": "from experiments.cli import main; main()"}
+MODULES = {
+    "mntp": "from experiments.main import main; main()",
+    "lightning": "from experiments.config.lightning_cli import main; main()",
+}
 
 
 @pytest.fixture

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from data_modules.scenes.captions import draw_caption
-from data_modules.scenes.plan import Placed, Plan, draw_plan
-from data_modules.scenes.sources import KINDS, PITCHES, SAMPLE_RATE, Stroke, Waveform, fade
+from data_modules.scenes.grammar import draw_caption
+from data_modules.scenes.instruments import KINDS, PITCHES, SAMPLE_RATE, Stroke, Waveform, fade
+from data_modules.scenes.layout import Placed, Plan, draw_plan
 
 SPLITS = ("train", "val", "test")
 _SLICE = 2560

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from experiments.run_record import provenance
+from experiments.runs.record import provenance
 from mntp.batch import Stream, TextStates, TokenBatch
 
 DIGITS = 4  # of a measured number

@@ -9,10 +9,10 @@ from pathlib import Path
 import torch
 
 from data_modules.latents import LatentDataModule
-from data_modules.progress import show_progress
-from data_modules.store import ClipRow
-from data_modules.store_writer import CLIPS_PER_SHARD, ShardWriter, finish_store, shard_name
+from data_modules.store.store import ClipRow
+from data_modules.store.writer import CLIPS_PER_SHARD, ShardWriter, finish_store, shard_name
 from experiments.bench.common import print_line, seconds_of
+from mntp.io.progress import show_progress
 from mntp.tokenizers.base import Tokenizer
 
 
@@ -115,7 +115,7 @@ def consumption(config: Path, batch_size: int) -> float:
         batch_size: clips of a step.
     """
     from experiments.bench.train import TrainingStep  # Lightning's command line takes seconds to import
-    from experiments.cli import load_config, resolve
+    from experiments.config.resolve import load_config, resolve
 
     step = TrainingStep(resolve(load_config(config)), batch_size)
     seconds_of(step.device, step, 0)  # the first one allocates

@@ -12,10 +12,10 @@ import torch
 from experiments.bench.common import best_device, copy_rate, machine, matrix_rate, print_line, random_batch, seconds_of
 from experiments.bench.flops import count_bytes, count_flops
 from experiments.bench.plain import decode_plain, plain_head
-from experiments.cli import build_model, load_config, resolve
+from experiments.config.resolve import build_model, load_config, resolve
 from mntp.layers import matrices_to_bfloat16
 from mntp.samplers import ClipNoise, Decoding, Drawn
-from mntp.streaming import Windows
+from mntp.samplers.streaming import Windows
 from mntp.systems import AudioMNTP, AudioNTP
 from mntp.tokenizers.base import Tokenizer
 

@@ -11,7 +11,6 @@ from torch import nn
 from torch._dynamo.utils import counters
 
 from callbacks import Compile
-from experiments.ablate.identity import class_name
 from experiments.bench.common import (
     alternate,
     best_device,
@@ -24,7 +23,8 @@ from experiments.bench.common import (
     random_batch,
 )
 from experiments.bench.flops import count_flops
-from experiments.cli import build_model, load_config, resolve
+from experiments.config.nodes import class_name
+from experiments.config.resolve import build_model, load_config, resolve
 from mntp.batch import TokenBatch
 from mntp.seeding import make_generator
 from mntp.systems.optimisation import build_adamw

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from mntp.backbones.blocks import Block, KVCache
+from mntp.backbones.blocks import Block
+from mntp.backbones.kv_cache import KVCache
 from mntp.layers import LayerNorm, free_embedding, xavier_linear
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from mntp.backbones.base import Backbone, BackboneFactory
-from mntp.backbones.blocks import KVCache
+from mntp.backbones.kv_cache import KVCache
 from mntp.layers import free_embedding
 
 

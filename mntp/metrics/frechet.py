@@ -14,7 +14,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from mntp.metrics.resampling import count_draws
+from mntp.metrics.bootstrap import count_draws
 
 _NUM_WEIGHTED_VALUES = 1 << 22  # weighted rows held at once, 32 MB
 

@@ -1,9 +1,14 @@
-"""Initial weights: trained weights of other models that a system can start from."""
+"""Public pretrained models: where they are found, how they are loaded and identified."""
 
-from mntp.pretrained.base import InitialWeights, Transfer
-from mntp.pretrained.image_mar import ImageMAR
-from mntp.pretrained.trained_system import TrainedSystem
+from typing import Any
 
-INITIAL_WEIGHTS: dict[str, type[InitialWeights]] = {cls.__name__: cls for cls in (ImageMAR, TrainedSystem)}
+_MOVED = ("ImageMAR", "InitialWeights", "TrainedSystem", "Transfer")
 
-__all__ = ["INITIAL_WEIGHTS", "ImageMAR", "InitialWeights", "TrainedSystem", "Transfer"]
+
+def __getattr__(name: str) -> Any:
+    """Classes of `mntp.initial_weights` under the path that earlier configs and checkpoints have."""
+    if name in _MOVED:
+        import mntp.initial_weights
+
+        return getattr(mntp.initial_weights, name)
+    raise AttributeError(f"module 'mntp.pretrained' has no attribute {name!r}")

@@ -1,9 +1,9 @@
 """Samplers: the order in which tokens are drawn."""
 
 from mntp.samplers.autoregressive import decode_autoregressive
-from mntp.samplers.base import Decoding, Drawn, MaskedDecoding, ParallelDecoding
 from mntp.samplers.masked import cosine_counts, decode_masked
 from mntp.samplers.noise import ClipNoise
+from mntp.samplers.settings import Decoding, Drawn, MaskedDecoding, ParallelDecoding
 
 __all__ = [
     "ClipNoise",

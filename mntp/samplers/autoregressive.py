@@ -8,10 +8,10 @@ from torch import Tensor
 
 from mntp.backbones import CausalTransformer
 from mntp.heads import Head
-from mntp.samplers.base import Decoding, Drawn
-from mntp.samplers.capture import Captured, captured_sample
+from mntp.samplers.cuda_graphs import Captured, captured_sample
 from mntp.samplers.noise import ClipNoise
 from mntp.samplers.orders import leading
+from mntp.samplers.settings import Decoding, Drawn
 
 
 @torch.no_grad()

@@ -10,10 +10,10 @@ from torch import Tensor
 from mntp.backbones import MaskedEncoderDecoder
 from mntp.backbones.base import gather_rows
 from mntp.heads import Head
-from mntp.samplers.base import Drawn, MaskedDecoding
-from mntp.samplers.capture import captured_sample
+from mntp.samplers.cuda_graphs import captured_sample
 from mntp.samplers.noise import ClipNoise
 from mntp.samplers.orders import behind_known, leading
+from mntp.samplers.settings import Drawn, MaskedDecoding
 
 
 def cosine_counts(num_tokens: int, num_steps: int) -> list[int]:

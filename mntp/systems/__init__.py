@@ -1,10 +1,11 @@
 """Systems: the LightningModules of the suite."""
 
+from mntp.inference.checkpoint import find_checkpoint, load_system
 from mntp.systems.audio_mar import AudioMAR
 from mntp.systems.audio_mntp import AudioMNTP
 from mntp.systems.audio_ntp import AudioNTP
 from mntp.systems.base import AudioSystem, Pairs
-from mntp.systems.loading import SYSTEMS, build_system, find_checkpoint, load_system, plain_arguments
+from mntp.systems.registry import SYSTEMS, build_system, plain_arguments
 
 __all__ = [
     "SYSTEMS",

@@ -11,14 +11,7 @@ from mntp.backbones import CausalBackboneFactory, CausalTransformer
 from mntp.backbones.base import gather_rows
 from mntp.batch import Stream
 from mntp.heads import HeadFactory
-from mntp.masking import (
-    Hiding,
-    RatioLaw,
-    hide_values,
-    kept_positions,
-    num_hidden_when_dropping,
-    random_mask,
-)
+from mntp.masking import Hiding, RatioLaw, hide_values, kept_positions, num_hidden_when_dropping, random_mask
 from mntp.samplers import ClipNoise, Decoding, Drawn, decode_autoregressive
 from mntp.systems.base import AudioSystem, Pairs
 from mntp.systems.optimisation import Optimisation

@@ -18,10 +18,10 @@ from torch import Tensor
 from mntp.backbones import BackboneFactory
 from mntp.backbones.base import gather_rows
 from mntp.batch import Stream, TextStates, TokenBatch
-from mntp.conditioning import PromptEncoder
+from mntp.conditioning.prompt import PromptEncoder
 from mntp.heads import HeadFactory
 from mntp.samplers import ClipNoise, Decoding, Drawn
-from mntp.samplers.base import Progress
+from mntp.samplers.settings import Progress
 from mntp.seeding import derive_seed, make_generator
 from mntp.systems.optimisation import Optimisation, build_adamw
 

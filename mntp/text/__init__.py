@@ -9,7 +9,7 @@ from mntp.text.clap import ClapText
 from mntp.text.combined import CombinedText
 from mntp.text.flan_t5 import FlanT5
 from mntp.text.hashed import HashedText
-from mntp.text.laion import LaionClapText
+from mntp.text.laion_package import LaionClapText
 
 TEXT_ENCODERS: dict[str, type[TextEncoder]] = {
     cls.__name__: cls for cls in (HashedText, CombinedText, ClapText, FlanT5, LaionClapText)

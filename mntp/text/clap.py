@@ -6,17 +6,11 @@ from typing import Any
 from torch import Tensor
 
 from mntp.batch import Stream
-from mntp.frozen import (
-    check_content,
-    hash_tensors,
-    default_device,
-    float32,
-    load_model,
-    load_text_tokenizer,
-    tokenizer_facts,
-)
+from mntp.io.fingerprint import check_content, hash_tensors
+from mntp.pretrained.frozen import load_model, load_text_tokenizer, tokenizer_facts
+from mntp.pretrained.precision import default_device, float32
 from mntp.text.base import TextEncoder
-from mntp.text.token_batch import token_batch
+from mntp.text.tokenization import token_batch
 
 # CLAP was trained on captions cut to it.
 MAX_LENGTH = 77
@@ -64,7 +58,7 @@ class ClapText(TextEncoder):
     def _load(self) -> tuple[Any, Any]:
         """The model and its text tokenizer."""
         if Path(self.path).suffix == ".pt":
-            from mntp.laion_clap import load_laion_clap
+            from mntp.pretrained.laion_clap import load_laion_clap
 
             model: Any = load_laion_clap(Path(self.path).expanduser())
             return model, load_text_tokenizer(self.tokenizer, model.config.text_config.vocab_size)

@@ -5,17 +5,11 @@ from typing import Any
 from torch import Tensor
 
 from mntp.batch import Stream
-from mntp.frozen import (
-    check_content,
-    hash_tensors,
-    default_device,
-    float32,
-    load_model,
-    load_text_tokenizer,
-    tokenizer_facts,
-)
+from mntp.io.fingerprint import check_content, hash_tensors
+from mntp.pretrained.frozen import load_model, load_text_tokenizer, tokenizer_facts
+from mntp.pretrained.precision import default_device, float32
 from mntp.text.base import TextEncoder
-from mntp.text.token_batch import token_batch
+from mntp.text.tokenization import token_batch
 
 _FACTS = ("feed_forward_proj", "layer_norm_epsilon", "relative_attention_max_distance")
 

@@ -8,8 +8,10 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from mntp.audio import HOP, NUM_MELS, SAMPLE_RATE, LogMel
-from mntp.frozen import check_content, hash_tensors, default_device, float32, load_model
+from mntp.audio.log_mel import HOP, NUM_MELS, SAMPLE_RATE, LogMel
+from mntp.io.fingerprint import check_content, hash_tensors
+from mntp.pretrained.frozen import load_model
+from mntp.pretrained.precision import default_device, float32
 from mntp.seeding import make_generator
 from mntp.tokenizers.base import Tokenizer
 
@@ -26,7 +28,7 @@ class AudioLDM(Tokenizer):
 
     Waveform -> log-mel [T, 64] of AudioLDM's training code -> latents [8, T / 4, 16] -> patches, tokens time outer and
     frequency inner, value order channel, time, frequency -> and exactly back, through HiFi-GAN. It expects waveforms
-    as `mntp.audio.normalise` leaves them, padded afterwards: padding is then log(1e-5) in every band.
+    as `mntp.audio.log_mel.normalise` leaves them, padded afterwards: padding is then log(1e-5) in every band.
 
     The weights stay where they are; their path and hash travel with a store and a checkpoint. Runs on the GPU where
     there is one, in float32, clip by clip: a clip's tokens never depend on its neighbours.

@@ -8,7 +8,8 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from mntp.audio import LOG_FLOOR, LogMel, griffin_lim
+from mntp.audio.griffin_lim import griffin_lim
+from mntp.audio.log_mel import LOG_FLOOR, LogMel
 from mntp.tokenizers.base import Tokenizer
 
 PATCH = 16
@@ -23,7 +24,7 @@ class MelTokenizer(Tokenizer):
     """PCA of 16 x 16 patches of the log-mel: 64 slices x 4 bands = 256 tokens for 10.24 s, as with the VAE.
 
     The transform is fitted on a training set (`fit`), or comes with a store or a checkpoint. It expects waveforms
-    as `mntp.audio.normalise` leaves them, padded afterwards.
+    as `mntp.audio.log_mel.normalise` leaves them, padded afterwards.
 
     Attributes:
         mean: [256] of a patch, value order time, frequency.

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from tests.cluster import lab
-from tests.experiments.run_support import TINY
+from tests.experiments.runs.support import TINY
 
 NODES = 4
 ROOT = Path(__file__).parents[2]

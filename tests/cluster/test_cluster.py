@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from experiments.ablate.array import ATTEMPT
-from experiments.ablate.status import CANCELLED, DONE, FAILED, QUEUED, RUNNING
+from experiments.ablate.slurm.array import ATTEMPT
+from experiments.runs.state import CANCELLED, DONE, FAILED, QUEUED, RUNNING
 from tests.cluster.world import RESULTS, World, say
 
 pytestmark = pytest.mark.slow
@@ -140,7 +140,7 @@ def test_a_lost_node_s_cell_goes_on_elsewhere(world: World, whole: tuple[Values,
 
 
 def test_a_failed_cell_stops_what_needs_it_and_nothing_else(world: World, whole: tuple[Values, str]) -> None:
-    from experiments.ablate.cli import plan_jobs
+    from experiments.ablate.plan.jobs import plan_jobs
 
     plan_jobs(world.shared / "ablations.yaml", "lab", "3G,3K,3B", "0", Path("results"), Path("runs"),
               world.shared / "judges", Path("weights"))  # fmt: skip
@@ -175,16 +175,26 @@ def test_a_cancelled_array_stays_away_until_it_is_asked_for(world: World, whole:
 
 
 def test_nodes_that_do_not_match_are_refused_in_seconds(world: World, whole: tuple[Values, str]) -> None:
-    from experiments.ablate.array import RunTask, TaskArray
-    from experiments.ablate.cli import plan_jobs
-    from experiments.ablate.local import write_run_files
+    from experiments.ablate.local.runner import write_run_files
+    from experiments.ablate.plan.jobs import plan_jobs
+    from experiments.ablate.slurm.array import RunTask, TaskArray
 
     jobs = plan_jobs(world.shared / "ablations.yaml", "lab", "3G", "0", Path("results"), Path("runs"),
                      world.shared / "judges", Path("weights"))[1]  # fmt: skip
     write_run_files(jobs[0])
     task = RunTask(jobs[0].run_dir, (jobs[0].protocol_hash,), ("3G",), {}, 2, 1)
     TaskArray((task,), Path(), Path(), 0).write(world.folder / "array.json")
-    words = ["srun", "-N1", "-n1", "--job-name=cell", sys.executable, "-m", "experiments.task", "array.json", "0"]
+    words = [
+        "srun",
+        "-N1",
+        "-n1",
+        "--job-name=cell",
+        sys.executable,
+        "-m",
+        "experiments.ablate.slurm.task",
+        "array.json",
+        "0",
+    ]
     done = subprocess.run(words, check=False, capture_output=True, text=True, timeout=60)
     assert done.returncode == 2
     assert "the run wants 2 nodes x 1 tasks, SLURM gave 1 nodes and 1 tasks" in done.stderr
@@ -214,7 +224,7 @@ def test_the_same_as_an_ordinary_user(slurm: Path, whole: tuple[Values, str]) ->
 
 
 def test_the_scripts_can_be_read_before_anything_starts(world: World, capsys: pytest.CaptureFixture[str]) -> None:
-    from experiments.ablate import commands
+    from experiments.commands import ablate_cluster as commands
 
     assert commands.submit(world.cluster, world.shared / "ablations.yaml", "lab", "3K,3B",
                            judges=world.shared / "judges", dry_run=True) == 0  # fmt: skip

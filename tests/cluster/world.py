@@ -9,13 +9,13 @@ from pathlib import Path
 
 from rich.console import Console
 
-from experiments.ablate import commands
-from experiments.ablate.gather import gather_results
-from experiments.ablate.planned import read_plan
-from experiments.ablate.queued import Queue, RunJob
-from experiments.ablate.status import CellState
-from experiments.ablate.status_table import cell_states, status_table
-from experiments.run_record import read_json
+from experiments.ablate.plan.plan_file import read_plan
+from experiments.ablate.results.gather import gather_results
+from experiments.ablate.show.status_table import cell_states, status_table
+from experiments.ablate.slurm.state import Queue, RunJob
+from experiments.commands import ablate_cluster as commands
+from experiments.runs.state import CellState
+from mntp.io.json_lines import read_json
 
 RESULTS = Path("results/lab")
 PATIENCE = 300.0  # without any sign of life, on a machine that others use as well
@@ -110,7 +110,7 @@ class World:
             except OSError:  # gone meanwhile, or another user's
                 continue
             mine = rank is None or f"SLURM_PROCID={rank}".encode() in environ
-            if here and mine and b"experiments.task" in words and b"srun" not in words[0]:
+            if here and mine and b"experiments.ablate.slurm.task" in words and b"srun" not in words[0]:
                 found.append(int(entry.name))
         return found
 

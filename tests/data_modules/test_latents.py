@@ -11,12 +11,12 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from data_modules.captioned_folder import CaptionedFolder
+from data_modules.corpora.captioned_folder import CaptionedFolder
+from data_modules.epoch_order import ResumableOrder
 from data_modules.latents import ClipDataset, LatentDataModule, collate
-from data_modules.order import ResumableOrder
-from data_modules.prepare import prepare_store
+from data_modules.preparation.prepare import prepare_store
 from data_modules.scenes import EmbeddedCorpus
-from data_modules.store import Store
+from data_modules.store.store import Store
 from mntp.batch import TokenBatch
 from tests.data_modules.folders import SECONDS, EnergyTokenizer, LetterText, write_folder
 

@@ -3,10 +3,10 @@ from pathlib import Path
 import pytest
 
 from data_modules.scenes import EmbeddedCorpus
-from experiments.judge import JudgeTraining, load_or_train_judge
-from experiments.shared import prepare
-from mntp.metrics.judge import Judge
-from tests.experiments.run_support import Shared, tiny_config
+from experiments.runs.data import prepare
+from experiments.scoring.train_judge import JudgeTraining, load_or_train_judge
+from mntp.metrics.networks.judge import Judge
+from tests.experiments.runs.support import Shared, tiny_config
 
 SMALL_CORPUS = EmbeddedCorpus(num_train=320, num_val=48, num_test=48)
 SMALL_TRAINING = JudgeTraining(num_clips=320, num_epochs=8, batch_size=32)

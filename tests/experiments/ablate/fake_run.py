@@ -1,4 +1,4 @@
-"""Stands for `experiments.run` in the runner's tests: writes the same files, and misbehaves as its config tells it.
+"""Stands for `experiments.runs.run` in the runner's tests: writes the same files, and misbehaves as its config tells it.
 
 `fake.mode` in config.yaml: ok, crash (after half of the steps), hang (until it is ended), silent (ends without
 metrics). `fake.steps` steps take `fake.seconds` each.
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import yaml
 
-from experiments.protocol import scoring_hash
+from experiments.scoring.protocol import scoring_hash
 
 
 def main(run_dir: Path, protocol: str) -> int:

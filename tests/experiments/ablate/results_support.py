@@ -10,8 +10,8 @@ import numpy as np
 import soundfile
 import yaml
 
-from experiments.ablate.planned import Plan, PlannedCell, PlannedTable
-from experiments.protocol import scoring_hash
+from experiments.ablate.plan.plan_file import Plan, PlannedCell, PlannedTable
+from experiments.scoring.protocol import scoring_hash
 
 PROTOCOL = "9a0700000000"
 RULES = {"scoring": {"kind": "embedded", "split": "test", "num_clips": 128}, "generation": {}}

@@ -6,9 +6,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from experiments.ablate.declared import Matrix
-from experiments.ablate.matrix import load_matrix
-from experiments.ablate.plan import Job
+from experiments.ablate.matrix.load import load_matrix
+from experiments.ablate.matrix.schema import Matrix
+from experiments.ablate.plan.job import Job
 
 REPOSITORY = Path(__file__).parents[3]
 FAKE_RUN = Path(__file__).parent / "fake_run.py"

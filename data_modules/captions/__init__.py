@@ -1,0 +1,1 @@
+"""Caption tables: rows of CSV and JSON files, published corpora, captions by file name."""

@@ -1,0 +1,1 @@
+"""Corpora: where clips and captions come from before they are prepared."""

@@ -1,0 +1,140 @@
+"""What a store is made of: rows of sounds, read one by one into windows."""
+
+import dataclasses
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from data_modules.store.store import ClipRow
+
+
+@dataclass(frozen=True)
+class Row:
+    """One sound with its caption, not yet read.
+
+    Attributes:
+        id: unique, safe as a file name.
+        file: the source's name of the sound; several rows may caption one sound.
+        split: `train`, `val` or `test`.
+        caption: what is heard; empty where reading tells it.
+        corpus: name of the corpus, where a source has several.
+    """
+
+    id: str
+    file: str
+    split: str
+    caption: str = ""
+    corpus: str = ""
+
+
+@dataclass(frozen=True)
+class Window:
+    """A clip of the store: its row of `clips.csv`, and what the tokenizer hears.
+
+    Attributes:
+        clip: id, file, caption, split, seconds, start.
+        waveform: [samples] float32, normalised, then padded with zeros.
+    """
+
+    clip: ClipRow
+    waveform: Tensor
+
+
+@dataclass(frozen=True)
+class Windows:
+    """The windows of one sound.
+
+    Attributes:
+        kept: in order, at least one.
+        dropped: how many others were left out, by reason.
+        content: hash of the whole sound, to find it under other names; empty where it has none.
+    """
+
+    kept: list[Window]
+    dropped: Counter[str] = field(default_factory=Counter)
+    content: str = ""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What became of a row when it was first read.
+
+    Attributes:
+        reason: why it can't be used; empty if it can.
+        windows: how many it gives.
+        dropped: how many others were left out, by reason.
+        content: as in `Windows`.
+    """
+
+    reason: str = ""
+    windows: int = 0
+    dropped: dict[str, int] = field(default_factory=dict)
+    content: str = ""
+
+
+class UnusableClip(ValueError):  # noqa: N818  # a finding about the data, reported with others
+    """A row whose sound can't be used.
+
+    Attributes:
+        file: as in the table.
+        reason: `missing`, `unreadable`, `empty`, `non-finite`, `too short`, `silent` or `duplicate`.
+    """
+
+    def __init__(self, file: str, reason: str) -> None:
+        super().__init__(f"{file}: {reason}")
+        self.file = file
+        self.reason = reason
+
+
+class Source(ABC):
+    """Rows in a fixed order, each of which can be read into windows."""
+
+    rows: Sequence[Row]
+
+    @abstractmethod
+    def settings(self) -> dict[str, Any]:
+        """What decides the clips, as plain JSON values: equal settings, equal clips."""
+
+    @abstractmethod
+    def stamp(self, row: Row) -> Any:
+        """What decides a row's windows beside the row itself, found without reading it, as plain JSON values."""
+
+    @abstractmethod
+    def read(self, row: Row, samples: int) -> Windows:
+        """Read one row into windows of `samples` samples, at least one.
+
+        Raises:
+            UnusableClip: there is no usable sound.
+        """
+
+    def inspect(self, row: Row, samples: int) -> Finding:
+        """Find out what a row gives, by reading it."""
+        try:
+            windows = self.read(row, samples)
+        except UnusableClip as problem:
+            return Finding(problem.reason)
+        return Finding("", len(windows.kept), dict(sorted(windows.dropped.items())), windows.content)
+
+    def reading(self) -> dict[str, Any]:
+        """How training draws from the clips, where that is not each of them once an epoch: see `order.Draws`."""
+        return {}
+
+    def limit(self, num_rows: int) -> None:
+        """Keep `num_rows` rows only, spread evenly over all of them, for a try-out.
+
+        Raises:
+            ValueError: `num_rows` is below 1.
+        """
+        if num_rows < 1:
+            raise ValueError(f"limit is {num_rows}; expected at least 1 row")
+        count = min(num_rows, len(self.rows))
+        self.rows = [self.rows[place * len(self.rows) // count] for place in range(count)]
+
+
+def rename(window: Window, file: str) -> Window:
+    """The same window of a sound that goes by another name."""
+    return Window(dataclasses.replace(window.clip, file=file), window.waveform)

@@ -1,0 +1,41 @@
+"""The embedded corpus as the source of a store."""
+
+from typing import Any
+
+import torch
+
+from data_modules.corpora.base import Finding, Row, Source, Window, Windows
+from data_modules.scenes import EmbeddedCorpus
+from data_modules.store.store import ClipRow
+from mntp.audio.log_mel import SAMPLE_RATE, fit_length, normalise
+
+
+class EmbeddedSource(Source):
+    """The embedded corpus: every scene is one window."""
+
+    def __init__(self, corpus: EmbeddedCorpus) -> None:
+        self.corpus = corpus
+        self.rows = [
+            Row(id=f"{split}-{index:05d}", file=f"{split}/{index}", split=split)
+            for split, count in corpus.splits().items()
+            for index in range(count)
+        ]
+
+    def settings(self) -> dict[str, Any]:
+        """The corpus' own settings."""
+        return {"kind": "embedded corpus", **self.corpus.settings()}
+
+    def stamp(self, row: Row) -> Any:
+        """The corpus' own settings."""
+        return self.corpus.settings()
+
+    def inspect(self, row: Row, samples: int) -> Finding:
+        """One window, known without synthesising it."""
+        return Finding(windows=1)
+
+    def read(self, row: Row, samples: int) -> Windows:
+        """Synthesise one scene."""
+        scene = self.corpus.scene(row.split, int(row.file.rpartition("/")[2]))
+        waveform = torch.from_numpy(scene.waveform)
+        clip = ClipRow(row.id, row.file, scene.caption, row.split, seconds=len(waveform) / SAMPLE_RATE, start=0.0)
+        return Windows([Window(clip, fit_length(normalise(waveform), samples))])

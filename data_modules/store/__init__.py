@@ -1,0 +1,1 @@
+"""The store: prepared tokens and text embeddings in shards on disk."""

@@ -1,0 +1,1 @@
+"""The matrix file: axes, rows and scales, checked and expanded to cells."""

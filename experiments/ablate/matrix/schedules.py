@@ -1,0 +1,89 @@
+"""The mask ratio schedules that a matrix declares, drawn as curves."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiments.ablate.matrix.load import load_matrix
+from experiments.ablate.matrix.overlay import Setting
+from experiments.ablate.matrix.schema import LawCurve, Matrix
+from mntp.masking import RATIO_LAWS, RatioLaw
+from mntp.registry import build
+
+AXIS, KEY = "schedule", "model.init_args.ratio"
+NUM_CURVE_BINS = 100  # of a law in plan.json
+VISIBLE_MASS = 1e-3  # atoms below it are not marked
+
+
+def declared_laws(path: Path) -> dict[str, dict[str, Any]]:
+    """The laws of a matrix's axis `schedule` by name, as declared: `class_path` and `init_args`.
+
+    Raises:
+        ValueError: the axis is missing.
+    """
+    declared = laws_of(load_matrix(path))
+    if not declared:
+        raise ValueError(f"{path}: draws nothing without an axis '{AXIS}' whose values set {KEY}")
+    return declared
+
+
+def law_curves(matrix: Matrix) -> dict[str, LawCurve]:
+    """The laws of a matrix's axis `schedule` by name, drawn out; none where it has no such axis."""
+    declared, edges = laws_of(matrix), np.linspace(0, 1, NUM_CURVE_BINS + 1)
+    curves = {}
+    for name, spec in declared.items():
+        law = build_law(spec)
+        values = [round(float(value), 4) for value in density(law, edges)]
+        atoms = [[ratio, mass] for ratio, mass in law.atoms.items() if mass >= VISIBLE_MASS]
+        curves[name] = LawCurve(formula(spec, declared), round(mean_ratio(law), 4), values, atoms)
+    return curves
+
+
+def laws_of(matrix: Matrix) -> dict[str, dict[str, Any]]:
+    return {
+        name: setting.value
+        for name, value in matrix.axes.get(AXIS, {}).items()
+        for setting in value.overlay
+        if isinstance(setting, Setting) and setting.key == KEY
+    }
+
+
+def build_law(spec: dict[str, Any]) -> RatioLaw:
+    """Build a law as declared, with the laws inside of it.
+
+    Raises:
+        ValueError: the class is unknown, or doesn't take its arguments.
+    """
+    settings = dict(spec.get("init_args", {}))
+    if "laws" in settings:
+        settings["laws"] = [build_law(inner) for inner in settings["laws"]]
+    return build({"class": spec["class_path"].rpartition(".")[2], "settings": settings}, RATIO_LAWS, "masking law")
+
+
+def mean_ratio(law: RatioLaw) -> float:
+    """E[r], the area above the distribution function, to 1e-4."""
+    middles = (np.arange(10_000) + 0.5) / 10_000
+    return 1 - float(np.mean([law.cdf(float(r)) for r in middles]))
+
+
+def density(law: RatioLaw, edges: np.ndarray) -> np.ndarray:
+    """Mean density in the bins between `edges` [K + 1] -> [K], atoms left out."""
+    mass = np.diff([law.cdf(float(edge)) for edge in edges])
+    for ratio, atom in law.atoms.items():  # a bin is (left, right]; an atom at the first edge is in no bin
+        if edges[0] < ratio <= edges[-1]:
+            mass[np.searchsorted(edges, ratio) - 1] -= atom
+    return mass / np.diff(edges)
+
+
+def formula(spec: dict[str, Any], named: dict[str, dict[str, Any]]) -> str:
+    """A law's class and arguments, a mixture by the names or formulas of its laws."""
+    arguments = spec.get("init_args", {})
+    if "laws" not in arguments:
+        values = ", ".join(f"{value:g}" for value in arguments.values())
+        return f"{spec['class_path'].rpartition('.')[2]}({values})"
+    parts = []
+    for inner, weight in zip(arguments["laws"], arguments["weights"], strict=True):
+        names = [name for name, other in named.items() if other == inner]
+        parts.append(f"{weight:g} {names[0] if names else formula(inner, named)}")
+    return " + ".join(parts)

@@ -1,0 +1,1 @@
+"""From cells to runs: resolved configs, hashes, jobs, cost."""

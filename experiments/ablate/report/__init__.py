@@ -1,0 +1,1 @@
+"""The report: everything in one offline HTML page."""

@@ -1,0 +1,1 @@
+"""Tables for the terminal: the plan, and the state of its cells."""

@@ -1,0 +1,1 @@
+"""The commands of `mntp`: thin functions over the other rooms."""

@@ -1,0 +1,225 @@
+"""`mntp generate`: sound from captions and a trained model; `mntp export`: the model as a folder of its own."""
+
+import csv
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from data_modules.captions.rows import read_csv, read_prompts
+from experiments.scoring.protocol import GENERATION
+from mntp.audio.files import read_audio, write_audio
+from mntp.inference.text_to_audio import TextToAudio, seeds_of
+from mntp.io.files import atomic_write, file_sha256
+from mntp.io.fingerprint import hash_tensors
+from mntp.io.json_lines import read_json, write_json
+
+CLIPS = "clips.csv"
+"""Beside generated sounds: file, caption and seed of each."""
+
+_COLUMNS = ("file", "caption", "seed")
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A sound that is to be made, or that is there already.
+
+    Attributes:
+        file: name of its WAV file.
+        caption: what should be heard.
+        seed: of its draws, a function of `--seed`, the caption, and how often it came before.
+    """
+
+    file: str
+    caption: str
+    seed: int
+
+
+def generate(
+    ckpt: Path,
+    captions: list[str] | None = None,
+    prompts: Path | None = None,
+    out: Path = Path("generated"),
+    seed: int = 0,
+    batch_size: int = 8,
+    seconds: float | None = None,
+    continue_from: Path | None = None,
+    solver: str | None = None,
+    num_diffusion_steps: int | None = None,
+    tokens_per_call: int | None = None,
+    guidance_scale: float | None = None,
+    temperature: float | None = None,
+    bfloat16: bool | None = None,
+) -> None:
+    """Generate one WAV file for each caption, and generation.json and clips.csv, which say how they were made.
+
+    Args:
+        ckpt: a run's folder (its final or newest checkpoint is taken), a checkpoint file, or what `mntp export` wrote.
+        captions: what should be heard.
+        prompts: a file of captions, instead of those on the line: one a line, or a CSV table with a column `caption`.
+        out: folder of the WAV files, named by number and caption. What is there already, made in the same way, is
+            kept: the same command goes on where it was stopped. Sounds made in another way are refused.
+        seed: same seed, caption and checkpoint, same sound.
+        batch_size: captions at once; it moves the last bits of a sound and no more.
+        seconds: length of the sounds, a multiple of the tokenizer's time slice; that of the training clips if left out.
+        continue_from: an audio file that every sound begins with.
+        solver: of the head, instead of the run's own.
+        num_diffusion_steps: instead of the run's own.
+        tokens_per_call: asked at once, instead of the run's own; AudioMNTP alone.
+        guidance_scale: instead of the run's own.
+        temperature: instead of the run's own.
+        bfloat16: matrix products in bfloat16, which is faster; by default on a GPU.
+
+    Raises:
+        ValueError: no usable checkpoint, no caption or one without words, a length that can't be made, or a folder
+            with sounds that were made in another way.
+    """
+    if batch_size < 1:
+        raise ValueError(f"--batch_size: got {batch_size}, expected at least 1")
+    texts = _captions(captions or [], prompts)
+    model = TextToAudio.from_pretrained(ckpt, bfloat16=bfloat16)
+    given: dict[str, Any] = {
+        "solver": solver,
+        "num_diffusion_steps": num_diffusion_steps,
+        "tokens_per_call": tokens_per_call,
+        "guidance_scale": guidance_scale,
+        "temperature": temperature,
+    }
+    decoding = model.decoding(**{name: value for name, value in given.items() if value is not None})
+    prefix = None if continue_from is None else read_audio(continue_from, model.sample_rate)
+    model.check(len(texts), seconds, prefix)
+    front_end = model.system.front_end or {}
+    about = {
+        "system": type(model.system).__name__,
+        "weights": hash_tensors(model.system.state_dict()),
+        "decoding": asdict(decoding),
+        "bfloat16": model.bfloat16,
+        "seed": seed,
+        "seconds": model.max_seconds if seconds is None else seconds,
+        "continue_from": None if continue_from is None else file_sha256(continue_from),
+        "tokenizer": front_end["tokenizer"]["fingerprint"],
+        "text": front_end["text"]["fingerprint"],
+    }
+    clips = _planned(texts, seed)
+    out.mkdir(parents=True, exist_ok=True)
+    missing = _open_folder(out, about, clips)
+    console = Console()
+    if len(missing) < len(clips):
+        _print(Console(stderr=True), f"{out}: {len(clips) - len(missing)} of {len(clips)} sounds are there already")
+    columns = (TextColumn("clips"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("clips", total=len(clips))
+        # Always the same batches, whatever is there already: a batch's size moves the last bits of its clips.
+        for first in range(0, len(clips), batch_size):
+            batch = clips[first : first + batch_size]
+            if missing.isdisjoint(clip.file for clip in batch):
+                waveforms = []
+            else:
+                waveforms = model.generate(
+                    [clip.caption for clip in batch],
+                    [clip.seed for clip in batch],
+                    len(batch),
+                    seconds,
+                    prefix,
+                    decoding,
+                    lambda drawn, total: bar.update(task, completed=first + drawn / total * len(batch)),  # noqa: B023  # called at once
+                )
+            for number, clip in enumerate(batch):
+                if clip.file in missing:
+                    write_audio(out / clip.file, waveforms[number], model.sample_rate)
+                _print(console, str(out / clip.file))
+            bar.update(task, completed=first + len(batch))
+
+
+def export(ckpt: Path, out: Path) -> None:
+    """Write a trained model as config.json and model.safetensors.
+
+    Args:
+        ckpt: a run's folder (its final or newest checkpoint is taken) or a checkpoint file.
+        out: the folder to write; an exported model there is replaced.
+
+    Raises:
+        ValueError: no usable checkpoint, or a folder that holds other files.
+    """
+    TextToAudio.from_pretrained(ckpt, "cpu").save_pretrained(out)
+    _print(Console(), str(out))
+
+
+def file_name(caption: str) -> str:
+    """A caption as part of a file name: word characters only, at most 60."""
+    return re.sub(r"\W+", "_", caption).strip("_")[:60] or "clip"
+
+
+def _print(console: Console, line: str) -> None:
+    """A line as it is: no markup in captions and paths, and no breaks."""
+    console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def _captions(captions: list[str], prompts: Path | None) -> list[str]:
+    """Captions of the line, or of a file, whose empty lines are left out and counted."""
+    if prompts is None:
+        if not captions:
+            raise ValueError('mntp generate: no captions; expected "a caption" ..., or --prompts FILE')
+        return captions
+    if captions:
+        raise ValueError(f"mntp generate: got captions and --prompts {prompts}; expected one of the two")
+    found, num_empty = read_prompts(prompts)
+    if num_empty:
+        _print(Console(stderr=True), f"{prompts}: {len(found)} captions; empty lines left out: {num_empty}")
+    return found
+
+
+def _planned(captions: list[str], seed: int) -> list[Clip]:
+    width = max(3, len(str(len(captions) - 1)))
+    return [
+        Clip(f"{number:0{width}d}-{file_name(caption)}.wav", caption, clip_seed)
+        for number, (caption, clip_seed) in enumerate(zip(captions, seeds_of(captions, seed), strict=True))
+    ]
+
+
+def _open_folder(out: Path, about: dict[str, Any], clips: list[Clip]) -> set[str]:
+    """Write down what is going to be made; return the files that are missing.
+
+    Raises:
+        ValueError: the folder holds sounds that were made in another way, or of other captions under the same names.
+    """
+    before, about = read_json(out / GENERATION), json.loads(json.dumps(about))  # alike: lists for tuples
+    if before and (differences := list(_differences(before, about))):
+        raise ValueError(
+            f"{out}: holds sounds that were made in another way ({'; '.join(differences)}); name another folder with "
+            "--out"
+        )
+    recorded = {clip.file: clip for clip in _read_clips(out / CLIPS)} if before else {}
+    there = {path.name for path in out.glob("*.wav")}
+    for clip in clips:
+        if clip.file in there and recorded.get(clip.file) != clip:
+            known = recorded[clip.file].caption if clip.file in recorded else None
+            what = "nothing says how it was made" if known is None else f"it is another sound, of {known!r}"
+            raise ValueError(f"{out / clip.file}: is there already, and {what}; name another folder with --out")
+    every = {**recorded, **{clip.file: clip for clip in clips}}
+    with atomic_write(out / CLIPS) as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(_COLUMNS)
+        writer.writerows((clip.file, clip.caption, clip.seed) for _, clip in sorted(every.items()))
+    write_json(out / GENERATION, about)
+    return {clip.file for clip in clips} - there
+
+
+def _read_clips(table: Path) -> Iterator[Clip]:
+    if table.is_file():
+        for _, cells in read_csv(table, _COLUMNS):
+            yield Clip(cells["file"], cells["caption"], int(cells["seed"]))
+
+
+def _differences(before: Any, now: Any, key: str = "") -> Iterator[str]:
+    """Settings that differ, by dotted name, with both values."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        for name in [*now, *(before.keys() - now.keys())]:
+            yield from _differences(before.get(name), now.get(name), f"{key}.{name}" if key else name)
+    elif before != now:
+        yield f"{key}: {before} there, {now} now"

@@ -1,0 +1,1 @@
+"""Configs: LightningCLI, resolving a config to plain values, errors of one line."""

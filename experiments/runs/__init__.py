@@ -1,0 +1,1 @@
+"""One run: its folder, record, phases, and how it starts and stops."""

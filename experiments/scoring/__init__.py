@@ -1,0 +1,1 @@
+"""Scores of generated sound: embeddings, protocols, intervals, the embedded judge."""

@@ -1,0 +1,52 @@
+"""The metrics that tables show: their digits, their better direction, and which judge's they are."""
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+
+@dataclass(frozen=True)
+class Metric:
+    """How a metric is shown: its digits, and which direction is better (-1 lower, 1 higher, 0 neither)."""
+
+    digits: int
+    better: int
+
+    def arrow(self) -> str:
+        """The direction as a sign."""
+        return {-1: " ↓", 0: "", 1: " ↑"}[self.better]
+
+
+JUDGED = {
+    "embedded": {
+        "fd_judge": Metric(3, -1),
+        "kl_judge": Metric(3, -1),
+        "is_judge": Metric(3, 1),
+        "text_judge": Metric(3, 1),
+    },
+    "audioldm": {
+        "fd": Metric(2, -1),
+        "fad": Metric(2, -1),
+        "kl": Metric(2, -1),
+        "is": Metric(2, 1),
+        "clap": Metric(3, 1),
+    },
+}
+OWN = {"ntp_loss": Metric(4, -1), "train_seconds": Metric(0, 0)}
+# What a table shows beside these where its `columns` say so, as in Table 4.
+EXTRA_METRICS = {
+    "parameters": Metric(0, 0),
+    "head_parameters": Metric(0, 0),
+    "head_share": Metric(3, 0),
+    "sample_seconds": Metric(1, 0),
+    "gpu_hours": Metric(2, 0),  # in every table where a run had a GPU
+}
+METRICS = {name: metric for family in (*JUDGED.values(), OWN, EXTRA_METRICS) for name, metric in family.items()}
+
+
+def shown_metrics(judge: str) -> tuple[str, ...]:
+    """The metrics that every table of a judge shows."""
+    return (*JUDGED[judge], *OWN)
+
+
+JudgeKind = Literal["embedded", "audioldm"]
+JUDGES: dict[str, JudgeKind] = {kind: kind for kind in get_args(JudgeKind)}

@@ -1,0 +1,48 @@
+"""Score sets by name: the embedded judge, or the public networks of the AudioLDM toolkit."""
+
+from pathlib import Path
+
+import torch
+
+from data_modules.scenes import EmbeddedCorpus
+from experiments.scoring.metrics import JudgeKind
+from experiments.scoring.train_judge import load_or_train_judge
+from mntp.metrics.score_sets import EmbeddedScores, ScoreSet
+from mntp.pretrained.catalogue import find_weights
+
+
+def load_score_set(
+    kind: JudgeKind, weights: Path, judges: Path, text: bool, corpus: EmbeddedCorpus | None = None
+) -> ScoreSet:
+    """Load a score set onto the GPU, if there is one.
+
+    Args:
+        kind: which.
+        weights: folder of the public checkpoints, and of `roberta-base`, a folder with CLAP's tokenizer, unless that is
+            in the cache of the Hugging Face hub.
+        judges: folder of cached embedded judges; one that is missing is trained.
+        text: whether captions will be scored.
+        corpus: that the embedded judge knows; the default one if None.
+
+    Raises:
+        ValueError: a checkpoint is missing (the message says where it comes from), altered or of another layout.
+    """
+    score_set: ScoreSet
+    if kind == "embedded":
+        score_set = EmbeddedScores(load_or_train_judge(judges, corpus or EmbeddedCorpus()))
+    else:
+        # Here, because transformers takes seconds to import.
+        from mntp.metrics.audioldm_scores import ToolkitScores
+        from mntp.metrics.networks.clap import ClapScorer
+        from mntp.metrics.networks.cnn14 import Cnn14
+        from mntp.metrics.networks.vggish import VGGish
+        from mntp.pretrained.laion_clap import TOKENIZER
+
+        tokenizer = weights / TOKENIZER if (weights / TOKENIZER).is_dir() else TOKENIZER
+        score_set = ToolkitScores(
+            Cnn14.from_checkpoint(find_weights(weights, "cnn14_16k")),
+            VGGish.from_checkpoint(find_weights(weights, "vggish")),
+            ClapScorer.from_checkpoint(find_weights(weights, "clap_music_speech"), tokenizer) if text else None,
+        )
+    score_set.to("cuda" if torch.cuda.is_available() else "cpu")
+    return score_set

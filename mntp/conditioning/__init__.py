@@ -1,0 +1,1 @@
+"""Conditioning: the prompt as a sequence of embeddings, and classifier-free guidance."""

@@ -1,0 +1,1 @@
+"""Inference: checkpoints, exported model folders, and text to audio."""

@@ -1,0 +1,117 @@
+"""A trained system as a folder of two files, in the hub's manner: `config.json` and `model.safetensors`, no pickles.
+
+`config.json` says how the system is built (the section `model` of a run's config) and what its tokens and prompts are
+made with; the tensors of both, by the prefixes `system.` and `tokenizer.`, are in `model.safetensors`.
+"""
+
+import importlib.metadata
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from mntp.io.files import atomic_folder, atomic_write
+from mntp.pretrained.checkpoints import load_strictly
+from mntp.pretrained.hub import checkpoint_folder
+from mntp.systems import AudioSystem, build_system, plain_arguments
+
+FORMAT = 1
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+_SYSTEM, _TOKENIZER = "system.", "tokenizer."
+
+
+def write_model_folder(system: AudioSystem, folder: Path) -> None:
+    """Write a system with its front end, whole or not at all; a folder of this kind is replaced.
+
+    Raises:
+        ValueError: the system was built in Python from objects, or has no front end; or the folder holds other files.
+        OSError: the disk is full or the folder can't be written.
+    """
+    class_path, arguments = plain_arguments(system)
+    if system.front_end is None:
+        raise ValueError("the system has no tokenizer: it was not trained on prepared data")
+    if folder.exists() and (not folder.is_dir() or {file.name for file in folder.iterdir()} - {CONFIG, WEIGHTS}):
+        raise ValueError(f"{folder}: holds other files than a model's; name a new folder, or an empty one")
+    tokenizer = dict(system.front_end["tokenizer"])
+    tensors = _prefixed(_SYSTEM, system.state_dict()) | _prefixed(_TOKENIZER, tokenizer.pop("state"))
+    config = {
+        "format": FORMAT,
+        "mntp_version": _version(),
+        "system": {"class_path": class_path, "init_args": arguments},
+        "front_end": {**system.front_end, "tokenizer": tokenizer},
+    }
+    with atomic_folder(folder) as made:
+        with atomic_write(made / CONFIG) as file:
+            json.dump(config, file, indent=2, allow_nan=False)
+        with atomic_write(made / WEIGHTS, "wb") as file:
+            file.write(save(tensors, metadata={"format": "pt"}))
+
+
+def read_model_folder(path: str) -> AudioSystem:
+    """Build the system of a folder, or of a name on the hub, in evaluation mode on the CPU, its front end attached.
+
+    Raises:
+        ValueError: there is no such model; a file is damaged, of another program or of a newer format; or the weights
+            are those of another model. One line, with what to do.
+    """
+    folder = checkpoint_folder(path, "system")
+    config = _read_config(folder / CONFIG)
+    tensors = _read_tensors(folder / WEIGHTS)
+    try:
+        system = build_system(config["system"]["class_path"], config["system"]["init_args"])
+        state = {name.removeprefix(_TOKENIZER): value for name, value in tensors.items() if name.startswith(_TOKENIZER)}
+        front_end = config["front_end"]
+        system.attach_front_end({**front_end, "tokenizer": {**front_end["tokenizer"], "state": state}})
+    except (KeyError, TypeError, AttributeError) as error:
+        raise _not_ours(folder / CONFIG, f"no usable {error}") from error
+    except ValueError as error:
+        raise ValueError(f"{folder / CONFIG}: {error}") from error
+    rest = {name: value for name, value in tensors.items() if not name.startswith(_TOKENIZER)}
+    # Names that lack the prefix stay as they are, and are reported as what the model has not.
+    load_strictly(system, {name.removeprefix(_SYSTEM): value for name, value in rest.items()}, folder / WEIGHTS)
+    return system.eval()
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise _not_ours(path, f"not JSON: {error}") from error
+    found = config.get("format") if isinstance(config, dict) else None
+    if not isinstance(found, int) or not isinstance(config.get("system"), dict):
+        raise _not_ours(path, "no format number, or no system")
+    if found > FORMAT:
+        raise ValueError(
+            f"{path}: format {found}, written by mntp {config.get('mntp_version')}; this is mntp {_version()}, which "
+            f"reads formats up to {FORMAT}: update it"
+        )
+    return config
+
+
+def _not_ours(path: Path, reason: str) -> ValueError:
+    return ValueError(
+        f"{path}: not a model of this suite ({reason}); expected what save_pretrained or mntp export wrote"
+    )
+
+
+def _read_tensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{path}: not a whole safetensors file ({error}); copy or export it anew") from error
+
+
+def _prefixed(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {prefix + name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+
+
+def _version() -> str | None:
+    """The installed suite's; None in a checkout that isn't installed."""
+    try:
+        return importlib.metadata.version("mntp")
+    except importlib.metadata.PackageNotFoundError:
+        return None

@@ -1,0 +1,64 @@
+"""Fingerprints: short hashes of plain data, tensors, weights and files."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from mntp.io.files import file_sha256
+
+
+def hash_json(content: Any) -> str:
+    """Return 12 hex digits over plain data; the order of keys doesn't matter."""
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def file_digest(path: Path) -> str:
+    """Return the SHA-256 of a file, as `sha256:...`.
+
+    Raises:
+        OSError: it can't be read.
+    """
+    return f"sha256:{file_sha256(path)}"
+
+
+def hash_tensors(weights: Mapping[str, Tensor], **facts: object) -> str:
+    """12 hex digits over tensors by name, and over facts that no tensor shows (JSON values).
+
+    The format and place of the files, and the dtype that the weights were kept in, don't count; nor do constants, such
+    as indices.
+    """
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
+    for name, tensor in sorted(weights.items()):
+        if not tensor.is_floating_point():
+            continue
+        digest.update(f"{name} {list(tensor.shape)}".encode())
+        digest.update(tensor.detach().float().cpu().contiguous().numpy().data)
+    return digest.hexdigest()[:12]
+
+
+def check_content(path: str, found: str, expected: str | None) -> str:
+    """Return `found`, the content's hash; None expects nothing.
+
+    Raises:
+        ValueError: it is another one than expected.
+    """
+    if expected not in (None, found):
+        raise ValueError(
+            f"{path}: holds weights {found}, expected {expected}: give the checkpoint that was used before (its name "
+            "may lead to other files now), or prepare the store again and train anew"
+        )
+    return found
+
+
+def hash_weights(network: nn.Module, description: str) -> str:
+    """12 hex digits over a description and the names and values of a network's state dict."""
+    digest = hashlib.sha256(description.encode())
+    for name, tensor in sorted(network.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:12]

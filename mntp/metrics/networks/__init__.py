@@ -1,0 +1,1 @@
+"""The networks whose embeddings the scores compare."""
