@@ -32,11 +32,7 @@ COMMANDS = {
     "ablate plan": ("experiments.commands.ablate", "plan", "show the cells of a matrix and what is done"),
     "ablate run": ("experiments.commands.ablate", "run", "run the cells that are missing, then gather the tables"),
     "ablate submit": ("experiments.commands.ablate_cluster", "submit", "give the cells that are missing to SLURM"),
-    "ablate retry": (
-        "experiments.commands.ablate_cluster",
-        "retry",
-        "start the cells that failed or were cancelled again",
-    ),
+    "ablate retry": ("experiments.commands.ablate_cluster", "retry", "start failed or cancelled cells again"),
     "ablate prune": ("experiments.commands.ablate_cluster", "prune", "drop the optimiser states of finished cells"),
     "ablate status": ("experiments.commands.ablate", "status", "show the state of every cell"),
     "ablate gather": ("experiments.commands.ablate", "gather", "write results.csv and the tables from finished cells"),

@@ -98,7 +98,8 @@ def test_libraries_of_public_models_are_imported_only_with_a_model(tmp_path: Pat
         "from mntp.text import HashedText\n"
         "from mntp.tokenizers import MelTokenizer\n"
         "HashedText(), MelTokenizer()\n"
-        "import experiments.config.lightning_cli, experiments.runs.run, experiments.commands.generate, experiments.commands.prepare\n"
+        "import experiments.config.lightning_cli, experiments.runs.run\n"
+        "import experiments.commands.generate, experiments.commands.prepare\n"
         "heavy = ('diffusers', 'transformers.models.clap', 'transformers.models.t5', 'transformers.modeling_utils')\n"
         "print(sorted(name for name in heavy if name in sys.modules))\n"
     )

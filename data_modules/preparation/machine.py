@@ -19,11 +19,13 @@ def worker_number(number: int, processes: int) -> tuple[int, int]:
 
 
 def torch_device(kind: str, number: int) -> torch.device:
+    """The device of a helper process: GPUs are dealt out in turn."""
     return torch.device(kind, number % torch.cuda.device_count()) if kind == "cuda" else torch.device(kind)
 
 
 @contextlib.contextmanager
 def use_threads(number: int) -> Iterator[None]:
+    """Compute on `number` threads inside the block."""
     before = torch.get_num_threads()
     torch.set_num_threads(number)
     try:

@@ -11,6 +11,7 @@ from mntp.tokenizers.base import Tokenizer
 
 
 def stamp(path: Path) -> tuple[int, int] | None:
+    """Inode and modification time of a file, which change when it is replaced; None where it is absent."""
     stat = path.stat() if path.is_file() else None
     return (stat.st_ino, stat.st_mtime_ns) if stat else None
 
@@ -52,6 +53,7 @@ def is_prepared(out: Path, settings: dict[str, Any], overwrite: bool) -> bool:
 
 
 def flatten(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings as one level of dotted keys."""
     flat: dict[str, Any] = {}
     for key, value in settings.items():
         if isinstance(value, dict):

@@ -146,11 +146,13 @@ def build_model(resolved: dict[str, Any]) -> AudioSystem:
 
 
 def add_init(parser: LightningArgumentParser) -> None:
+    """Add the section `init` to a parser."""
     parser.add_argument("--init", type=InitialWeights | None, default=None, help="initial weights; null: random")
 
 
 @contextlib.contextmanager
 def one_line_errors() -> Iterator[None]:
+    """Turn what jsonargparse says of a config into a ValueError of one line."""
     try:
         yield
     except ArgumentError as error:

@@ -1,7 +1,7 @@
 """One cell of a matrix: train a run or go on with it, then sample and score it under one protocol.
 
-`python -m experiments.runs.run RUN_DIR --protocol HASH` reads `config.yaml` and `evals/HASH/protocol.json` from the run's
-folder. Every step that is done already is skipped, so that it can be killed at any moment and started again.
+`python -m experiments.runs.run RUN_DIR --protocol HASH` reads `config.yaml` and `evals/HASH/protocol.json` from the
+run's folder. Every step that is done already is skipped, so that it can be killed at any moment and started again.
 """
 
 import contextlib

@@ -123,17 +123,28 @@ def find_weights(folder: Path, name: str, checked: bool = True) -> Path:
 
 
 def known_weights(name: str) -> Weights:
+    """The entry of a checkpoint.
+
+    Raises:
+        ValueError: an unknown name.
+    """
     if name not in KNOWN:
         raise ValueError(f"unknown weights {name!r}; known: {', '.join(KNOWN)}{did_you_mean(name, KNOWN)}")
     return KNOWN[name]
 
 
 def fetch_command(name: str, folder: Path) -> str:
+    """The command line that downloads a checkpoint."""
     where = "" if folder == FOLDER else f" --folder {folder}"
     return f"mntp weights fetch {name}{where}"
 
 
 def verify_weights(folder: Path, name: str, anew: bool = False) -> None:
+    """Compare a checkpoint with its size and SHA-256.
+
+    Raises:
+        ValueError: it differs.
+    """
     weights = KNOWN[name]
     remedy = f"delete it, then {fetch_command(name, folder)}"
     verify_files(folder, {weights.file: weights.entry}, remedy, anew=anew, progress=True)

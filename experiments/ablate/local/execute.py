@@ -51,6 +51,7 @@ def execute(
 
 
 def show_tables(folder: Path, console: Console) -> None:
+    """Gather the results of a planned folder, print the tables and say where they were written."""
     planned = read_plan(folder)
     tables = gather_results(folder)
     for name, results in tables.items():

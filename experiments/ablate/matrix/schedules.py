@@ -41,6 +41,7 @@ def law_curves(matrix: Matrix) -> dict[str, LawCurve]:
 
 
 def laws_of(matrix: Matrix) -> dict[str, dict[str, Any]]:
+    """The mask ratio distributions that a matrix declares, as config nodes by name."""
     return {
         name: setting.value
         for name, value in matrix.axes.get(AXIS, {}).items()

@@ -1,4 +1,4 @@
-"""What follows a task of a job array that ended: `python -m experiments.ablate.slurm.requeue ARRAY.json INDEX EXIT_CODE`.
+"""What follows after a task of a job array: `python -m experiments.ablate.slurm.requeue ARRAY.json INDEX EXIT_CODE`.
 
 Exits with 0 where the task is to be put into the queue again: it was asked to stop, or killed. What ended by an error
 of its own would only meet it again; that is written down in the run's folder, so that it is known when the scheduler

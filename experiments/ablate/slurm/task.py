@@ -1,7 +1,10 @@
-"""One task of a job array, as srun starts it on every device: `python -m experiments.ablate.slurm.task ARRAY.json INDEX`.
+"""One task of a job array, started by srun on every device.
+
+Called as `python -m experiments.ablate.slurm.task ARRAY.json INDEX`.
 
 It listens to signals before the slow imports, compares what it was given with what the run wants, and leaves word in
-the run's folder of where it runs and why it failed; `experiments.ablate.slurm.requeue` reads that and decides what follows.
+the run's folder of where it runs and why it failed; `experiments.ablate.slurm.requeue` reads that and decides what
+follows.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""Stands for `experiments.runs.run` in the runner's tests: writes the same files, and misbehaves as its config tells it.
+"""Stands for `experiments.runs.run` in tests of the runner: writes the same files, misbehaves as its config says.
 
 `fake.mode` in config.yaml: ok, crash (after half of the steps), hang (until it is ended), silent (ends without
 metrics). `fake.steps` steps take `fake.seconds` each.

@@ -256,6 +256,7 @@ def test_the_table_of_public_files_is_well_formed() -> None:
 
 
 def test_the_commands_need_neither_torch_nor_transformers() -> None:
-    code = "import sys, experiments.main, experiments.commands.weights; print(*({'torch', 'transformers'} & sys.modules.keys()))"
+    code = "import sys, experiments.main, experiments.commands.weights\n"
+    code += "print(*({'torch', 'transformers'} & sys.modules.keys()))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []

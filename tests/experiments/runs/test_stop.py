@@ -37,7 +37,8 @@ def test_at_once_unless_it_has_something_to_save(request_: StopRequest, number: 
 
 
 def test_a_task_listens_before_its_slow_imports() -> None:
-    code = "import sys, experiments.ablate.slurm.task; loaded = {'torch', 'lightning'} & set(sys.modules); assert not loaded, loaded"
+    code = "import sys, experiments.ablate.slurm.task\n"
+    code += "loaded = {'torch', 'lightning'} & set(sys.modules); assert not loaded, loaded"
     subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[3], check=True)
 
 

@@ -1,7 +1,8 @@
 """Hashes of every cell that the repository's matrix declares, at every scale, as when last looked at.
 
-`python -m tests.experiments.ablate.plan.golden_hashes` writes them anew; a commit that changes them says why. The store, the
-judge and the files of weights are stand-ins, so that the hashes are a function of the matrix and its configs alone.
+`python -m tests.experiments.ablate.plan.golden_hashes` writes them anew; a commit that changes them says why. The
+store, the judge and the files of weights are stand-ins, so that the hashes are a function of the matrix and its
+configs alone.
 """
 
 import json
