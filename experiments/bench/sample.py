@@ -13,9 +13,9 @@ from experiments.bench.common import best_device, copy_rate, machine, matrix_rat
 from experiments.bench.flops import count_bytes, count_flops
 from experiments.bench.plain import decode_plain, plain_head
 from experiments.config.resolve import build_model, load_config, resolve
+from mntp.inference.streaming import Windows
 from mntp.layers import matrices_to_bfloat16
 from mntp.samplers import ClipNoise, Decoding, Drawn
-from mntp.samplers.streaming import Windows
 from mntp.systems import AudioMNTP, AudioNTP
 from mntp.tokenizers.base import Tokenizer
 

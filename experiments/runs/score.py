@@ -18,10 +18,11 @@ from experiments.scoring.folders import Pairs, evaluate_folders
 from experiments.scoring.intervals import REPLICATES, Replicates, interval, write_replicates
 from experiments.scoring.protocol import Protocol, scoring_hash
 from mntp.audio.files import write_audio
+from mntp.inference.checkpoint import load_system
 from mntp.io.json_lines import write_json
 from mntp.metrics.bootstrap import draw_clips, mean_replicates
 from mntp.seeding import derive_seed
-from mntp.systems import AudioSystem, load_system
+from mntp.systems import AudioSystem
 from mntp.tokenizers import build_tokenizer
 
 Decode = Callable[[Sequence[int]], Tensor]  # rows of the store -> waveforms [B, samples]

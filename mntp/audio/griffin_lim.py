@@ -28,7 +28,7 @@ def griffin_lim(log_mel: Tensor, num_iterations: int, seed: int = 0, first_frame
         num_iterations: projections onto the consistent spectrograms; 0 keeps the random phases.
         seed: of the initial phases.
         first_frame: place of the first frame in a longer clip that these are part of. They start from the phases that
-            they have there, and so, but for the ends, become the same sound (`mntp.samplers.streaming`).
+            they have there, and so, but for the ends, become the same sound (`mntp.inference.streaming`).
 
     Returns:
         [B, frames * 160] float32.

@@ -13,15 +13,16 @@ from torch import Tensor
 
 from mntp.audio.log_mel import normalise
 from mntp.batch import TextStates
+from mntp.inference.checkpoint import find_checkpoint, load_system
 from mntp.inference.model_folder import CONFIG, read_model_folder, write_model_folder
+from mntp.inference.streaming import StreamingDecoder, Windows
 from mntp.layers import matrices_to_bfloat16
 from mntp.pretrained.precision import default_device
 from mntp.registry import did_you_mean
 from mntp.samplers import Decoding
 from mntp.samplers.settings import Progress
-from mntp.samplers.streaming import StreamingDecoder, Windows
 from mntp.seeding import derive_seed
-from mntp.systems import AudioSystem, find_checkpoint, load_system
+from mntp.systems import AudioSystem
 from mntp.text import build_text_encoder
 from mntp.tokenizers import build_tokenizer
 

@@ -1,6 +1,5 @@
 """Systems: the LightningModules of the suite."""
 
-from mntp.inference.checkpoint import find_checkpoint, load_system
 from mntp.systems.audio_mar import AudioMAR
 from mntp.systems.audio_mntp import AudioMNTP
 from mntp.systems.audio_ntp import AudioNTP
@@ -15,7 +14,5 @@ __all__ = [
     "AudioSystem",
     "Pairs",
     "build_system",
-    "find_checkpoint",
-    "load_system",
     "plain_arguments",
 ]

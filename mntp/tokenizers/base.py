@@ -32,7 +32,7 @@ class Tokenizer(nn.Module, ABC):
     def decode_window(self, tokens: Tensor, first_slice: int) -> Tensor:
         """Decode tokens [B, n, D], a part of longer clips, to waveform [B, n / 4 * 2560].
 
-        The same as what `decode` makes of the whole clips there, but near the part's ends; `mntp.samplers.streaming`
+        The same as what `decode` makes of the whole clips there, but near the part's ends; `mntp.inference.streaming`
         says how near. By default a part is decoded like a clip of its own.
 
         Args:

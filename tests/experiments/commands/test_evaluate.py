@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import experiments.evaluate
+import experiments.commands.evaluate
 import numpy as np
 import pytest
 
@@ -22,7 +22,7 @@ SCORES = {"fd", "fad", "kl", "is", "kid", "clap"}
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """References, generated sounds, captions, and the toolkit with tiny networks."""
-    monkeypatch.setattr(experiments.evaluate, "load_score_set", lambda *_, text: tiny_toolkit(with_clap=text))
+    monkeypatch.setattr(experiments.commands.evaluate, "load_score_set", lambda *_, text: tiny_toolkit(with_clap=text))
     write_sounds(tmp_path / "reference", NUM_CLIPS)
     write_sounds(tmp_path / "generated", NUM_CLIPS, seed=1)
     texts = {f"{i:03d}.wav": [f"caption {i} of {'x' * j}" for j in range(1, 4)] for i in range(NUM_CLIPS)}

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import experiments.generate
+import experiments.commands.generate
 import pytest
 import soundfile
 import torch
@@ -123,7 +123,7 @@ def test_an_interrupted_run_goes_on_to_the_same_files(
 
     capsys.readouterr()
     with monkeypatch.context() as patch, pytest.raises(SystemExit) as caught:
-        patch.setattr(experiments.generate, "write_audio", write)
+        patch.setattr(experiments.commands.generate, "write_audio", write)
         mntp(f"{line}/cut")
     assert caught.value.code == 130
     assert "run the same command again to go on" in capsys.readouterr().err
@@ -198,7 +198,7 @@ def test_ten_thousand_prompts(model: Path, tmp_path: Path, monkeypatch: pytest.M
         return [torch.zeros(160)] * len(captions)
 
     monkeypatch.setattr(TextToAudio, "generate", made)
-    monkeypatch.setattr(experiments.generate, "write_audio", lambda path, *_: names.append(path.name))
+    monkeypatch.setattr(experiments.commands.generate, "write_audio", lambda path, *_: names.append(path.name))
     mntp(f"generate --prompts {lines} --ckpt {model} --out {tmp_path / 'g'} --batch_size 64")
     assert len(set(names)) == 10_000
     assert names == sorted(names)

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-import experiments.selftest
+import experiments.commands.selftest
 import pytest
 import torch
 from torch import Tensor
@@ -22,7 +22,7 @@ class Deaf(Judge):
 
 @pytest.fixture(autouse=True)
 def few_clips(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(experiments.selftest, "NUM_CLIPS", 40)
+    monkeypatch.setattr(experiments.commands.selftest, "NUM_CLIPS", 40)
 
 
 def failures(shown: str) -> list[str]:

@@ -11,7 +11,8 @@ import torch
 from callbacks import SkipNonFinite
 from data_modules.store.store import Store
 from experiments.config.lightning_cli import SuiteCLI
-from mntp.systems import AudioMNTP, load_system
+from mntp.inference.checkpoint import load_system
+from mntp.systems import AudioMNTP
 from tests.experiments.runs.support import Shared, tiny_config
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Lightning's advice on small data

@@ -2,7 +2,7 @@ import json
 import shutil
 from dataclasses import dataclass, replace
 
-import experiments.judge
+import experiments.scoring.train_judge
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -110,7 +110,7 @@ def test_training_is_a_function_of_its_seed_and_of_the_training_split():
 
 
 def test_the_cache_is_used_and_says_how_good_the_judge_is(judge, judge_folder, monkeypatch):
-    monkeypatch.setattr(experiments.judge, "train_judge", None)
+    monkeypatch.setattr(experiments.scoring.train_judge, "train_judge", None)
     cached = load_or_train_judge(judge_folder, SMALL_CORPUS, SMALL_TRAINING)
     assert cached.fingerprint() == judge.fingerprint()
     report = json.loads(judge_path(judge_folder, SMALL_CORPUS, SMALL_TRAINING).with_suffix(".json").read_text())
@@ -127,7 +127,7 @@ def test_every_part_of_the_recipe_names_another_judge(tmp_path, monkeypatch):
         judge_path(tmp_path, replace(SMALL_CORPUS, seed=1), SMALL_TRAINING),
         judge_path(tmp_path, SMALL_CORPUS, replace(SMALL_TRAINING, lr=1e-4)),
     ]
-    monkeypatch.setattr(experiments.judge, "SOURCE_VERSION", 0)
+    monkeypatch.setattr(experiments.scoring.train_judge, "SOURCE_VERSION", 0)
     paths.append(judge_path(tmp_path, SMALL_CORPUS, SMALL_TRAINING))
     assert len(set(paths)) == len(paths)
 
@@ -137,7 +137,7 @@ def truncate(path):
 
 
 def alter_weights(path):
-    with experiments.judge.safe_open(path, "pt") as file:
+    with experiments.scoring.train_judge.safe_open(path, "pt") as file:
         metadata = file.metadata()
     tensors = load_file(path)
     tensors["class_head.bias"] += 1e-3
@@ -151,7 +151,7 @@ def drop_a_weight(path):
 
 
 def from_another_recipe(path):
-    save_file(Judge(experiments.judge.CLASSES).state_dict(), path, {"recipe": "{}"})
+    save_file(Judge(experiments.scoring.train_judge.CLASSES).state_dict(), path, {"recipe": "{}"})
 
 
 @pytest.mark.parametrize("damage", [truncate, alter_weights, drop_a_weight, from_another_recipe])
@@ -168,7 +168,7 @@ def test_nothing_is_left_of_an_interrupted_write(tmp_path, monkeypatch):
     def full_disk(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(experiments.judge, "save", full_disk)
+    monkeypatch.setattr(experiments.scoring.train_judge, "save", full_disk)
     with pytest.raises(OSError, match="No space"):
         load_or_train_judge(tmp_path, SMALL_CORPUS, TINY_TRAINING)
     assert not list(tmp_path.glob("*.safetensors")) and not list(tmp_path.glob(".*.tmp"))

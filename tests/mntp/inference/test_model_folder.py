@@ -9,8 +9,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from mntp.inference.checkpoint import load_system
 from mntp.inference.model_folder import read_model_folder, write_model_folder
-from mntp.systems import SYSTEMS, build_system, load_system, plain_arguments
+from mntp.systems import SYSTEMS, build_system, plain_arguments
 from tests.disks import disk_of
 from tests.models import plain_arguments_of, tiny_trained
 from tests.systems_support import tiny_system

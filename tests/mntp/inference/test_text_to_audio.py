@@ -13,9 +13,9 @@ from torch import Tensor
 from mntp import TextToAudio
 from mntp.audio.log_mel import normalise
 from mntp.conditioning.guidance import Guidance
+from mntp.inference.streaming import Windows
 from mntp.inference.text_to_audio import seeds_of
 from mntp.samplers import Decoding, MaskedDecoding
-from mntp.samplers.streaming import Windows
 from mntp.seeding import derive_seed
 from tests.models import CLIP_SAMPLES, NUM_SLICES, noises, tiny_model, tiny_trained
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from data_modules.scenes import EmbeddedCorpus
 from mntp.audio.griffin_lim import griffin_lim
 from mntp.audio.log_mel import LogMel, normalise
-from mntp.samplers.streaming import StreamingDecoder, Windows
+from mntp.inference.streaming import StreamingDecoder, Windows
 from mntp.tokenizers import AudioLDM, MelTokenizer, Tokenizer
 from tests.models import mel_tokenizer, noises
 from tests.public_models import write_audioldm
