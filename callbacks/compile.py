@@ -1,4 +1,4 @@
-"""Compiled training steps: few graphs, however many lengths the masking ratio makes."""
+"""Compiled training steps: few graphs, however many lengths the mask ratio makes."""
 
 from collections.abc import Callable
 from typing import Any

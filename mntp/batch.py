@@ -16,11 +16,11 @@ from torch.nn.utils.rnn import pad_sequence
 
 
 @dataclass(frozen=True)
-class Stream:
-    """Shape of one text stream: at most `slots` vectors of `dim` values for a caption."""
+class TextStream:
+    """Shape of one text stream: at most `max_length` vectors of `dim` values for a caption."""
 
     dim: int
-    slots: int
+    max_length: int
 
 
 @dataclass

@@ -36,7 +36,7 @@ def plain_arguments_of(name: str = "AudioMNTP") -> dict[str, Any]:
     arguments: dict[str, Any] = {
         "token_dim": TOKEN_DIM,
         "num_tokens": 4 * NUM_SLICES,
-        "streams": {"pooled": {"dim": 5, "slots": 1}, "words": {"dim": 5, "slots": 3}},
+        "streams": {"pooled": {"dim": 5, "max_length": 1}, "words": {"dim": 5, "max_length": 3}},
         "backbone": {
             "class_path": f"mntp.backbones.{'MaskedEncoderDecoder' if masked else 'CausalTransformer'}",
             "init_args": {"dim": 16, "depth": 2, "num_heads": 2, "dropout": 0.0},
@@ -45,7 +45,7 @@ def plain_arguments_of(name: str = "AudioMNTP") -> dict[str, Any]:
         "decoding": {"num_diffusion_steps": 3, "x0_limit": 5.0, "guidance": {"scale": 2.0}},
     }
     if name != "AudioNTP":
-        arguments["ratio"] = {"class_path": "mntp.masking.Fixed", "init_args": {"value": 0.5}}
+        arguments["mask_ratio"] = {"class_path": "mntp.masking.Fixed", "init_args": {"value": 0.5}}
     return arguments
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from mntp.backbones import CausalTransformer, MaskedEncoderDecoder
-from mntp.batch import Stream, TextStates, TokenBatch
+from mntp.batch import TextStates, TextStream, TokenBatch
 from mntp.conditioning.guidance import Guidance
 from mntp.heads import HEADS
 from mntp.masking import Fixed
@@ -31,13 +31,13 @@ DECODINGS: dict[type[AudioSystem], type[Decoding]] = {
 # Every kind of row of Table 3, and AudioMNTP in random order: system, arguments that make it so.
 ROWS: dict[str, tuple[type[AudioSystem], dict[str, Any]]] = {
     "A": (AudioNTP, {}),
-    "C": (AudioNTP, {"hide": "zero", "ratio": Fixed(0.7)}),
-    "D": (AudioNTP, {"hide": "gaussian", "ratio": Fixed(0.5)}),
-    "E": (AudioNTP, {"hide": "drop", "ratio": Fixed(0.5)}),
-    "G": (AudioMNTP, {"ratio": Fixed(0.5)}),
-    "I": (AudioMNTP, {"ratio": Fixed(0.5), "target_position_embedding": False}),
-    "shuffled": (AudioMNTP, {"ratio": Fixed(0.2), "shuffled": True}),
-    "K": (AudioMAR, {"ratio": Fixed(0.7)}),
+    "C": (AudioNTP, {"masking_mode": "zero", "mask_ratio": Fixed(0.7)}),
+    "D": (AudioNTP, {"masking_mode": "gaussian", "mask_ratio": Fixed(0.5)}),
+    "E": (AudioNTP, {"masking_mode": "drop", "mask_ratio": Fixed(0.5)}),
+    "G": (AudioMNTP, {"mask_ratio": Fixed(0.5)}),
+    "I": (AudioMNTP, {"mask_ratio": Fixed(0.5), "target_position_embedding": False}),
+    "shuffled": (AudioMNTP, {"mask_ratio": Fixed(0.2), "shuffled": True}),
+    "K": (AudioMAR, {"mask_ratio": Fixed(0.7)}),
 }
 
 
@@ -48,7 +48,7 @@ def tiny_system(row: str = "G", seed: int = 0, head: str = "DiffusionHead", **ar
     system = cls(
         token_dim=D,
         num_tokens=N,
-        streams={"pooled": Stream(5, 1), "words": Stream(4, 3)},
+        streams={"pooled": TextStream(5, 1), "words": TextStream(4, 3)},
         backbone=partial(MaskedEncoderDecoder if masked else CausalTransformer, **SIZES),
         head=partial(HEADS[head], width=8, depth=1, **HEAD_SIZES[head]),
         **{"decoding": DECODINGS[cls](**DECODING), "seed": seed, **own, **arguments},

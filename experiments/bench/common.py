@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from experiments.runs.record import provenance
-from mntp.batch import Stream, TextStates, TokenBatch
+from mntp.batch import TextStates, TextStream, TokenBatch
 
 DIGITS = 4  # of a measured number
 CEILING_REPEATS = 5
@@ -120,13 +120,13 @@ def peak_memory(work: Callable[[], object], device: torch.device) -> int:
     return torch.cuda.max_memory_allocated(device)
 
 
-def random_batch(num_tokens: int, token_dim: int, streams: dict[str, Stream], batch_size: int) -> TokenBatch:
+def random_batch(num_tokens: int, token_dim: int, streams: dict[str, TextStream], batch_size: int) -> TokenBatch:
     """Random clips with captions that fill their slots, on the CPU."""
     generator = torch.Generator().manual_seed(0)
 
-    def states(stream: Stream) -> TextStates:
-        states = torch.randn(batch_size, stream.slots, stream.dim, generator=generator)
-        return TextStates(states, torch.full((batch_size,), stream.slots))
+    def states(stream: TextStream) -> TextStates:
+        states = torch.randn(batch_size, stream.max_length, stream.dim, generator=generator)
+        return TextStates(states, torch.full((batch_size,), stream.max_length))
 
     return TokenBatch(
         tokens=torch.randn(batch_size, num_tokens, token_dim, generator=generator),

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from mntp.heads import Head
 from mntp.heads.denoiser import Denoise, Denoiser, MLPDenoiser
-from mntp.samplers import ClipNoise, Drawn
+from mntp.samplers import ClipNoise, DecodingState
 from mntp.systems import AudioNTP
 
 
@@ -32,7 +32,7 @@ def plain_head(head: Head) -> Head:
 @torch.no_grad()
 def decode_plain(
     system: AudioNTP, head: Head, prompt: Tensor, fake_prompt: Tensor, noise: ClipNoise, known: Tensor, num_tokens: int
-) -> Iterator[Drawn]:
+) -> Iterator[DecodingState]:
     """Draw one token after the other, with a pass over prompt and all tokens so far for each; as `system.decode`.
 
     Args:
@@ -64,4 +64,4 @@ def decode_plain(
             z_uncond=z[1] if guided else None,
             guidance_scale=decoding.guidance.at(position, system.num_tokens - position - 1, system.num_tokens),
         )
-        yield Drawn(tokens, position + 1, position + 1)
+        yield DecodingState(tokens, position + 1, position + 1)

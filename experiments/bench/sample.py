@@ -15,12 +15,12 @@ from experiments.bench.plain import decode_plain, plain_head
 from experiments.config.resolve import build_model, load_config, resolve
 from mntp.inference.streaming import Windows
 from mntp.layers import matrices_to_bfloat16
-from mntp.samplers import ClipNoise, Decoding, Drawn
+from mntp.samplers import ClipNoise, Decoding, DecodingState
 from mntp.systems import AudioMNTP, AudioNTP
 from mntp.tokenizers.base import Tokenizer
 
 # (tokens known, tokens wanted) -> the decoding, a token or several at each step
-Decode = Callable[[int, int], Iterator[Drawn]]
+Decode = Callable[[int, int], Iterator[DecodingState]]
 
 
 def sample(
@@ -76,13 +76,13 @@ def sample(
         matrices_to_bfloat16(engine)
 
     def way(decoding: Decoding) -> Decode:
-        def decode(known: int, wanted: int) -> Iterator[Drawn]:
+        def decode(known: int, wanted: int) -> Iterator[DecodingState]:
             engine.decoding = decoding
             return engine.steps(prompt, fake, ClipNoise(range(batch_size), device), tokens[:, :known], wanted)
 
         return decode
 
-    def plain(known: int, wanted: int) -> Iterator[Drawn]:
+    def plain(known: int, wanted: int) -> Iterator[DecodingState]:
         system.decoding = reference
         return decode_plain(system, head, prompt, fake, ClipNoise(range(batch_size), device), tokens[:, :known], wanted)
 

@@ -41,7 +41,7 @@ class TrainingStep:
     """Training steps of a resolved config's model from random weights, on random clips, without a trainer.
 
     A step is the loss, its gradient, clipped, and the optimiser's update; the average of the weights and all writing
-    are left out, and under `16-mixed` the loss's scale. Step `turn` has the masking ratio of a training's.
+    are left out, and under `16-mixed` the loss's scale. Step `turn` has the mask ratio of a training's.
 
     Args:
         config: the resolved config.
@@ -97,7 +97,7 @@ def train(config: list[Path], batch_size: int | None = None, steps: int = 10) ->
     Args:
         config: config files; each is laid over those before it, as `lightning fit` does.
         batch_size: clips of a step; by default the config's.
-        steps: timed steps of each variant, each at its own masking ratio.
+        steps: timed steps of each variant, each at its own mask ratio.
 
     Raises:
         ValueError: a number is out of range, or the config is wrong.

@@ -17,7 +17,7 @@ from torchaudio.functional import lowpass_biquad
 
 from data_modules.captions.by_file import captions_by_name
 from data_modules.scenes import EmbeddedCorpus
-from experiments.scoring.folders import Evaluation, Pairs, audio_names, evaluate_folders
+from experiments.scoring.folders import Evaluation, FilePairs, audio_names, evaluate_folders
 from mntp.audio.files import read_audio, write_audio
 from mntp.audio.log_mel import SAMPLE_RATE, normalise
 from mntp.metrics.score_sets import ScoreSet
@@ -112,7 +112,7 @@ def _checks(
 ) -> Iterator[Check]:
     def score(generated: Path, cache: str = "features", batch: int = batch_size) -> Evaluation:
         return evaluate_folders(
-            Pairs(names, []),
+            FilePairs(names, []),
             reference,
             generated,
             captions,

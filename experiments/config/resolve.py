@@ -20,7 +20,7 @@ from experiments.config.errors import summarise_config_error
 from mntp.backbones import BACKBONES
 from mntp.heads import HEADS
 from mntp.initial_weights import INITIAL_WEIGHTS, InitialWeights
-from mntp.masking import RATIO_LAWS
+from mntp.masking import MASK_RATIOS
 from mntp.registry import did_you_mean
 from mntp.systems import SYSTEMS, AudioSystem
 
@@ -156,7 +156,7 @@ def one_line_errors() -> Iterator[None]:
     try:
         yield
     except ArgumentError as error:
-        families = (SYSTEMS, BACKBONES, HEADS, RATIO_LAWS, INITIAL_WEIGHTS)
+        families = (SYSTEMS, BACKBONES, HEADS, MASK_RATIOS, INITIAL_WEIGHTS)
         parts = [part for family in families for part in family.values()]
         lineage = {base for part in (*parts, LatentDataModule, Trainer) for base in part.__mro__}
         keys = {name for base in lineage for name in inspect.signature(vars(base).get("__init__", len)).parameters}
@@ -164,8 +164,8 @@ def one_line_errors() -> Iterator[None]:
             "model": SYSTEMS,
             "backbone": BACKBONES,
             "head": HEADS,
-            "ratio": RATIO_LAWS,
-            "laws": RATIO_LAWS,
+            "mask_ratio": MASK_RATIOS,
+            "components": MASK_RATIOS,
             "init": INITIAL_WEIGHTS,
         }
         raise ValueError(summarise_config_error(str(error), keys | set(SECTIONS), classes)) from error

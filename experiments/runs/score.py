@@ -14,7 +14,7 @@ from data_modules.latents import ClipDataset, collate
 from data_modules.store.store import Store
 from experiments.runs.data import data_module, score_set_of
 from experiments.runs.record import HELD_OUT, provenance
-from experiments.scoring.folders import Pairs, evaluate_folders
+from experiments.scoring.folders import FilePairs, evaluate_folders
 from experiments.scoring.intervals import REPLICATES, Replicates, interval, write_replicates
 from experiments.scoring.protocol import Protocol, scoring_hash
 from mntp.audio.files import write_audio
@@ -58,7 +58,7 @@ def score(
     progress.write("scoring", 0, 1)
     captions = {store.audio_path(row).name: store.clips[row].caption for row in rows}
     evaluation = evaluate_folders(
-        Pairs(sorted(captions), []),
+        FilePairs(sorted(captions), []),
         store.audio_path(rows[0]).parent,
         generated,
         captions,

@@ -16,7 +16,7 @@ _NUM_NAMES_SHOWN = 20
 
 
 @dataclass(frozen=True)
-class Pairs:
+class FilePairs:
     """Files to score.
 
     Attributes:
@@ -50,7 +50,7 @@ class Evaluation:
 
 def pair_names(
     reference: Path, generated: Path, captions: Mapping[str, str] | None, allow_partial: bool = False
-) -> Pairs:
+) -> FilePairs:
     """Pair the audio files of two folders by name.
 
     Raises:
@@ -66,11 +66,11 @@ def pair_names(
     names = in_reference & in_generated & (in_reference if captions is None else set(captions))
     if len(names) < 2:
         raise ValueError(f"{generated}: {len(names)} files have a partner in {reference}; expected at least 2")
-    return Pairs(sorted(names), sorted(in_reference - names))
+    return FilePairs(sorted(names), sorted(in_reference - names))
 
 
 def evaluate_folders(
-    pairs: Pairs,
+    pairs: FilePairs,
     reference: Path,
     generated: Path,
     captions: Mapping[str, str] | None,

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from mntp.batch import Stream, TextStates
+from mntp.batch import TextStates, TextStream
 from mntp.layers import free_embedding, xavier_linear
 
 
@@ -19,12 +19,12 @@ class PromptEncoder(nn.Module):
         dim: C, model width.
     """
 
-    def __init__(self, streams: dict[str, Stream], dim: int) -> None:
+    def __init__(self, streams: dict[str, TextStream], dim: int) -> None:
         super().__init__()
         if not streams:
             raise ValueError("a prompt needs at least one text stream, got none")
         self.streams = dict(streams)
-        self.length = sum(stream.slots for stream in streams.values())
+        self.length = sum(stream.max_length for stream in streams.values())
         self.proj = nn.ModuleDict({name: xavier_linear(stream.dim, dim) for name, stream in streams.items()})
         self.padding = free_embedding(dim)
         self.fake_prompt = free_embedding(self.length, dim)
@@ -51,10 +51,10 @@ class PromptEncoder(nn.Module):
         """The fake prompt for each clip, [B, P, C]."""
         return self.fake_prompt.expand(batch, -1, -1)
 
-    def _stream(self, name: str, stream: Stream, text: dict[str, TextStates]) -> Tensor:
+    def _stream(self, name: str, stream: TextStream, text: dict[str, TextStates]) -> Tensor:
         if name not in text:
             raise ValueError(f"prompt: the model reads text stream '{name}', the data has {sorted(text)}")
-        states = text[name].states[:, : stream.slots]
+        states = text[name].states[:, : stream.max_length]
         if states.shape[-1] != stream.dim:
             raise ValueError(
                 f"prompt: stream '{name}' has {states.shape[-1]} values a vector, the model expects {stream.dim}"
@@ -62,5 +62,5 @@ class PromptEncoder(nn.Module):
         x = self.proj[name](states)
         real = torch.arange(x.shape[1], device=x.device) < text[name].lengths[:, None]
         x = torch.where(real[..., None], x, self.padding)
-        rest = self.padding.expand(x.shape[0], stream.slots - x.shape[1], -1)
+        rest = self.padding.expand(x.shape[0], stream.max_length - x.shape[1], -1)
         return torch.cat([x, rest], dim=1)

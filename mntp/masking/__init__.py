@@ -1,19 +1,21 @@
 """Masking: the distribution of the mask ratio, which tokens are masked, and how they are corrupted."""
 
-from mntp.masking.corruption import Hiding, hide_values
+from mntp.masking.corruption import MaskingMode, corrupt
 from mntp.masking.masks import in_random_order, kept_positions, num_hidden_in_mar, num_hidden_when_dropping, random_mask
-from mntp.masking.ratios import RATIO_LAWS, Fixed, Mixture, Normal, RatioLaw, TruncatedNormal, Uniform
+from mntp.masking.ratios import MASK_RATIOS, ClippedNormal, Fixed, MaskRatio, Mixture, TruncatedNormal, Uniform
+
+Normal = ClippedNormal  # its name in earlier configs and checkpoints
 
 __all__ = [
-    "RATIO_LAWS",
+    "MASK_RATIOS",
+    "ClippedNormal",
     "Fixed",
-    "Hiding",
+    "MaskRatio",
+    "MaskingMode",
     "Mixture",
-    "Normal",
-    "RatioLaw",
     "TruncatedNormal",
     "Uniform",
-    "hide_values",
+    "corrupt",
     "in_random_order",
     "kept_positions",
     "num_hidden_in_mar",

@@ -5,10 +5,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-Hiding = Literal["none", "zero", "gaussian", "drop"]
+MaskingMode = Literal["none", "zero", "gaussian", "drop"]
 
 
-def hide_values(tokens: Tensor, mask: Tensor, hiding: Hiding, generator: torch.Generator) -> Tensor:
+def corrupt(tokens: Tensor, mask: Tensor, hiding: MaskingMode, generator: torch.Generator) -> Tensor:
     """Put zeros or N(0, I) in the place of hidden tokens [B, N, D]; `none` changes nothing."""
     match hiding:
         case "none":

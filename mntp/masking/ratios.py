@@ -1,4 +1,4 @@
-"""Masking: the law of the ratio of hidden tokens, which tokens a ratio hides, and how they are hidden.
+"""Distributions of the mask ratio (schedules A to D, fixed, uniform, MAR's).
 
 The ratio r is drawn once per optimiser step; the positions are drawn for each clip (paper section 3.2, Figure 5).
 B clips, N tokens of a clip.
@@ -11,8 +11,8 @@ from collections.abc import Sequence
 import torch
 
 
-class RatioLaw(ABC):
-    """Distribution of the masking ratio r on [0, 1]."""
+class MaskRatio(ABC):
+    """Distribution of the mask ratio r on [0, 1]."""
 
     @abstractmethod
     def sample(self, generator: torch.Generator) -> float:
@@ -28,7 +28,7 @@ class RatioLaw(ABC):
         return {}
 
 
-class Fixed(RatioLaw):
+class Fixed(MaskRatio):
     """Always the same ratio (Table 3, row C: 0.7)."""
 
     def __init__(self, value: float) -> None:
@@ -48,7 +48,7 @@ class Fixed(RatioLaw):
         return {self.value: 1.0}
 
 
-class Uniform(RatioLaw):
+class Uniform(MaskRatio):
     """Uniform on [low, high] (Table 3, row D)."""
 
     def __init__(self, low: float = 0.0, high: float = 1.0) -> None:
@@ -65,8 +65,8 @@ class Uniform(RatioLaw):
         return 1.0 if r >= self.high else (r - self.low) / (self.high - self.low)
 
 
-class Normal(RatioLaw):
-    """Normal, draws beyond [low, high] moved to the nearer end (schedule A)."""
+class ClippedNormal(MaskRatio):
+    """Normal; draws outside of [low, high] are moved to the nearer end (schedule A)."""
 
     def __init__(self, loc: float, scale: float, low: float = 0.0, high: float = 1.0) -> None:
         self.low, self.high = _interval(low, high)
@@ -90,7 +90,7 @@ class Normal(RatioLaw):
         return {self.low: below, self.high: above}
 
 
-class TruncatedNormal(RatioLaw):
+class TruncatedNormal(MaskRatio):
     """Normal restricted to [low, high] (schedules B and D; MAR's has its mode at the upper end)."""
 
     def __init__(self, loc: float, scale: float, low: float = 0.0, high: float = 1.0) -> None:
@@ -114,39 +114,41 @@ class TruncatedNormal(RatioLaw):
         return 1.0 if r >= self.high else (at - low) / (high - low)
 
 
-class Mixture(RatioLaw):
-    """One of several laws, chosen by weight (schedule C: A and B at equal weights)."""
+class Mixture(MaskRatio):
+    """One of several distributions, chosen by weight (schedule C: A and B at equal weights)."""
 
-    def __init__(self, laws: Sequence[RatioLaw], weights: Sequence[float]) -> None:
-        if len(laws) != len(weights) or not laws or min(weights) < 0 or sum(weights) <= 0:
-            raise ValueError(f"mixture: expected one weight >= 0 for each of {len(laws)} laws, got {list(weights)}")
-        self.laws, self.weights = list(laws), list(weights)
+    def __init__(self, components: Sequence[MaskRatio], weights: Sequence[float]) -> None:
+        if len(components) != len(weights) or not components or min(weights) < 0 or sum(weights) <= 0:
+            raise ValueError(
+                f"mixture: expected one weight >= 0 for each of {len(components)} components, got {list(weights)}"
+            )
+        self.components, self.weights = list(components), list(weights)
 
     def sample(self, generator: torch.Generator) -> float:
-        """Choose a law, then draw from it."""
+        """Choose a component, then draw from it."""
         weights = torch.tensor(self.weights, dtype=torch.float64)
-        return self.laws[int(torch.multinomial(weights, 1, generator=generator))].sample(generator)
+        return self.components[int(torch.multinomial(weights, 1, generator=generator))].sample(generator)
 
     def cdf(self, r: float) -> float:
-        """The weighted mean of the laws'."""
+        """The weighted mean of the components'."""
         return sum(weight * law.cdf(r) for law, weight in self._weighted())
 
     @property
     def atoms(self) -> dict[float, float]:
-        """Those of the laws, weighted."""
+        """Those of the components, weighted."""
         atoms: dict[float, float] = {}
         for law, weight in self._weighted():
             for ratio, mass in law.atoms.items():
                 atoms[ratio] = atoms.get(ratio, 0.0) + weight * mass
         return atoms
 
-    def _weighted(self) -> list[tuple[RatioLaw, float]]:
+    def _weighted(self) -> list[tuple[MaskRatio, float]]:
         total = sum(self.weights)
-        return [(law, weight / total) for law, weight in zip(self.laws, self.weights, strict=True)]
+        return [(law, weight / total) for law, weight in zip(self.components, self.weights, strict=True)]
 
 
-RATIO_LAWS: dict[str, type[RatioLaw]] = {
-    cls.__name__: cls for cls in (Fixed, Uniform, Normal, TruncatedNormal, Mixture)
+MASK_RATIOS: dict[str, type[MaskRatio]] = {
+    cls.__name__: cls for cls in (Fixed, Uniform, ClippedNormal, TruncatedNormal, Mixture)
 }
 
 
@@ -160,17 +162,17 @@ def _uniform(generator: torch.Generator) -> float:
 
 def _within_unit(name: str, value: float) -> float:
     if not 0 <= value <= 1:
-        raise ValueError(f"masking ratio: {name} must lie in [0, 1], got {value}")
+        raise ValueError(f"mask ratio: {name} must lie in [0, 1], got {value}")
     return value
 
 
 def _interval(low: float, high: float) -> tuple[float, float]:
     if _within_unit("low", low) >= _within_unit("high", high):
-        raise ValueError(f"masking ratio: low {low} must lie below high {high}; for a single ratio take Fixed")
+        raise ValueError(f"mask ratio: low {low} must lie below high {high}; for a single ratio take Fixed")
     return low, high
 
 
 def _positive(name: str, value: float) -> float:
     if value <= 0:
-        raise ValueError(f"masking ratio: {name} must be positive, got {value}")
+        raise ValueError(f"mask ratio: {name} must be positive, got {value}")
     return value

@@ -3,12 +3,12 @@
 from mntp.samplers.autoregressive import decode_autoregressive
 from mntp.samplers.masked import cosine_counts, decode_masked
 from mntp.samplers.noise import ClipNoise
-from mntp.samplers.settings import Decoding, Drawn, MaskedDecoding, ParallelDecoding
+from mntp.samplers.settings import Decoding, DecodingState, MaskedDecoding, ParallelDecoding
 
 __all__ = [
     "ClipNoise",
     "Decoding",
-    "Drawn",
+    "DecodingState",
     "MaskedDecoding",
     "ParallelDecoding",
     "cosine_counts",

@@ -11,7 +11,7 @@ from mntp.heads import Head
 from mntp.samplers.cuda_graphs import Captured, captured_sample
 from mntp.samplers.noise import ClipNoise
 from mntp.samplers.orders import leading
-from mntp.samplers.settings import Decoding, Drawn
+from mntp.samplers.settings import Decoding, DecodingState
 
 
 @torch.no_grad()
@@ -26,7 +26,7 @@ def decode_autoregressive(
     counts: Sequence[int],
     orders: Tensor | None = None,
     target_embedding: Callable[[Tensor], Tensor | None] = lambda _: None,
-) -> Iterator[Drawn]:
+) -> Iterator[DecodingState]:
     """Draw the tokens of a batch.
 
     Input i of the backbone is the i-th token in the order of decoding (BOS for i = 0) and asks for the (i + 1)-th; the
@@ -94,6 +94,6 @@ def decode_autoregressive(
             tokens.scatter_(1, places[..., None].expand(-1, -1, token_dim), drawn[:, done : done + count])
             revealed = revealed.scatter(1, places, value=True)
         done += count
-        yield Drawn(tokens, done, done if in_order else leading(revealed))
+        yield DecodingState(tokens, done, done if in_order else leading(revealed))
     if not counts:
-        yield Drawn(tokens, done, done)
+        yield DecodingState(tokens, done, done)

@@ -13,7 +13,7 @@ from mntp.heads import Head
 from mntp.samplers.cuda_graphs import captured_sample
 from mntp.samplers.noise import ClipNoise
 from mntp.samplers.orders import behind_known, leading
-from mntp.samplers.settings import Drawn, MaskedDecoding
+from mntp.samplers.settings import DecodingState, MaskedDecoding
 
 
 def cosine_counts(num_tokens: int, num_steps: int) -> list[int]:
@@ -42,7 +42,7 @@ def decode_masked(
     decoding: MaskedDecoding,
     known: Tensor,
     orders: Tensor | None = None,
-) -> Iterator[Drawn]:
+) -> Iterator[DecodingState]:
     """Draw all tokens of a batch, the positions of each step at once.
 
     Args:
@@ -89,6 +89,6 @@ def decode_masked(
         tokens.scatter_(1, now[..., None].expand(-1, -1, head.token_dim), rearrange(drawn, "(b t) d -> b t d", b=batch))
         mask.scatter_(1, now, value=False)
         revealed += count
-        yield Drawn(tokens, revealed, leading(~mask))
+        yield DecodingState(tokens, revealed, leading(~mask))
     if num_known == num_tokens:
-        yield Drawn(tokens, num_tokens, num_tokens)
+        yield DecodingState(tokens, num_tokens, num_tokens)

@@ -12,7 +12,7 @@ from mntp.heads import HeadSampling
 Progress = Callable[[int, int], None]  # called with (tokens drawn, tokens in all)
 
 
-class Drawn(NamedTuple):
+class DecodingState(NamedTuple):
     """A batch of clips while it is decoded.
 
     Attributes:
@@ -62,7 +62,7 @@ class ParallelDecoding(Decoding):
 
     Args:
         tokens_per_call: k, positions asked at once; 1 is the paper's decoding.
-        growing: k grows along the clip from 1 to `tokens_per_call`: the first tokens say most about the others.
+        ramp: k grows along the clip from 1 to `tokens_per_call`: the first tokens say most about the others.
         random_order: leave gaps and fill them, instead of going from left to right; for models trained `shuffled`.
 
     Raises:
@@ -70,7 +70,7 @@ class ParallelDecoding(Decoding):
     """
 
     tokens_per_call: int = 1
-    growing: bool = False
+    ramp: bool = False
     random_order: bool = False
 
     def __post_init__(self) -> None:
@@ -82,7 +82,7 @@ class ParallelDecoding(Decoding):
         """Tokens asked at each call of the backbone, from `known` tokens to all `num_tokens`."""
         counts = []
         while known < num_tokens:
-            k = 1 + (self.tokens_per_call * known) // num_tokens if self.growing else self.tokens_per_call
+            k = 1 + (self.tokens_per_call * known) // num_tokens if self.ramp else self.tokens_per_call
             counts.append(min(k, num_tokens - known))
             known += counts[-1]
         return counts

@@ -3,7 +3,7 @@
 from mntp.systems.audio_mar import AudioMAR
 from mntp.systems.audio_mntp import AudioMNTP
 from mntp.systems.audio_ntp import AudioNTP
-from mntp.systems.base import AudioSystem, Pairs
+from mntp.systems.base import AudioSystem, Predictions
 from mntp.systems.registry import SYSTEMS, build_system, plain_arguments
 
 __all__ = [
@@ -12,7 +12,7 @@ __all__ = [
     "AudioMNTP",
     "AudioNTP",
     "AudioSystem",
-    "Pairs",
+    "Predictions",
     "build_system",
     "plain_arguments",
 ]

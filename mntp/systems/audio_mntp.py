@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from mntp.backbones.base import gather_rows, rows_of
-from mntp.masking import RatioLaw, in_random_order, kept_positions, num_hidden_when_dropping, random_mask
+from mntp.masking import MaskRatio, in_random_order, kept_positions, num_hidden_when_dropping, random_mask
 from mntp.samplers import ClipNoise, Decoding, ParallelDecoding
 from mntp.samplers.orders import behind_known
 from mntp.systems.audio_ntp import AudioNTP, CausalTask
@@ -16,24 +16,24 @@ class AudioMNTP(AudioNTP):
     """Tokens are dropped, and each kept input predicts the next *kept* token (Table 3, rows G-J).
 
     Args:
-        ratio: law of the share of dropped tokens.
+        mask_ratio: distribution of the share of dropped tokens.
         target_position_embedding: tell each input the place that it is to predict (row I leaves it out).
         shuffled: feed the kept tokens in a random order, so that decoding may leave gaps and fill them (ours).
         decoding: how tokens are drawn, one or several at a time.
-        shared: the arguments of AudioNTP but `hide`.
+        shared: the arguments of AudioNTP but `masking_mode`.
     """
 
     decoding: ParallelDecoding
 
     def __init__(
         self,
-        ratio: RatioLaw,
+        mask_ratio: MaskRatio,
         target_position_embedding: bool = True,
         shuffled: bool = False,
         decoding: ParallelDecoding = ParallelDecoding(),
         **shared: Any,
     ) -> None:
-        super().__init__(hide="drop", ratio=ratio, decoding=decoding, **shared)
+        super().__init__(masking_mode="drop", mask_ratio=mask_ratio, decoding=decoding, **shared)
         if shuffled and not target_position_embedding:
             raise ValueError("shuffled: true needs target_position_embedding: true, or no input knows what to predict")
         self.shuffled = shuffled

@@ -9,11 +9,11 @@ from torch.nn import functional as F
 
 from mntp.backbones import CausalBackboneFactory, CausalTransformer
 from mntp.backbones.base import gather_rows
-from mntp.batch import Stream
+from mntp.batch import TextStream
 from mntp.heads import HeadFactory
-from mntp.masking import Hiding, RatioLaw, hide_values, kept_positions, num_hidden_when_dropping, random_mask
-from mntp.samplers import ClipNoise, Decoding, Drawn, decode_autoregressive
-from mntp.systems.base import AudioSystem, Pairs
+from mntp.masking import MaskingMode, MaskRatio, corrupt, kept_positions, num_hidden_when_dropping, random_mask
+from mntp.samplers import ClipNoise, Decoding, DecodingState, decode_autoregressive
+from mntp.systems.base import AudioSystem, Predictions
 from mntp.systems.optimisation import Optimisation
 
 
@@ -41,8 +41,9 @@ class AudioNTP(AudioSystem):
         token_dim, num_tokens, streams, head, decoding, optimisation, prompt_drop, seed, ratio_per_rank: see
             AudioSystem.
         backbone: a causal backbone.
-        hide: how hidden inputs are hidden: `none` (row A), `zero` (C, F), `gaussian` (D) or `drop` (E).
-        ratio: law of the share of hidden inputs; required unless `hide` is `none`.
+        masking_mode: what becomes of masked inputs: `none` are masked (row A), or they are replaced by `zero` (C, F) or
+            `gaussian` noise (D), or left out, `drop` (E).
+        mask_ratio: distribution of the share of masked inputs; required unless `masking_mode` is `none`.
     """
 
     held_out_task = "ntp"
@@ -53,11 +54,11 @@ class AudioNTP(AudioSystem):
         self,
         token_dim: int,
         num_tokens: int,
-        streams: dict[str, Stream],
+        streams: dict[str, TextStream],
         backbone: CausalBackboneFactory,
         head: HeadFactory,
-        hide: Hiding = "none",
-        ratio: RatioLaw | None = None,
+        masking_mode: MaskingMode = "none",
+        mask_ratio: MaskRatio | None = None,
         decoding: Decoding = Decoding(),
         optimisation: Optimisation = Optimisation(),
         prompt_drop: float = 0.1,
@@ -67,14 +68,16 @@ class AudioNTP(AudioSystem):
         super().__init__(
             token_dim, num_tokens, streams, backbone, head, decoding, optimisation, prompt_drop, seed, ratio_per_rank
         )
-        if hide != "none" and ratio is None:
-            raise ValueError(f"hide: {hide} needs a law of the masking ratio: set model.init_args.ratio")
-        self.hide = hide
-        self.ratio = ratio
+        if masking_mode != "none" and mask_ratio is None:
+            raise ValueError(
+                f"masking_mode: {masking_mode} requires a mask ratio distribution: set model.init_args.mask_ratio"
+            )
+        self.masking_mode = masking_mode
+        self.mask_ratio = mask_ratio
 
     def draw_ratio(self, generator: torch.Generator) -> float:
-        """From the law; 0 where nothing is hidden."""
-        return 0.0 if self.ratio is None or self.hide == "none" else self.ratio.sample(generator)
+        """From the distribution; 0 where nothing is masked."""
+        return 0.0 if self.mask_ratio is None or self.masking_mode == "none" else self.mask_ratio.sample(generator)
 
     def task(self, tokens: Tensor, ratio: float, generator: torch.Generator) -> CausalTask:
         """Inputs and targets of one training step."""
@@ -82,31 +85,31 @@ class AudioNTP(AudioSystem):
         num_hidden = num_hidden_when_dropping(ratio, num_tokens)
         mask = random_mask(batch, num_tokens, num_hidden, generator)
         first = torch.zeros(batch, 1, dtype=torch.long, device=tokens.device)
-        if self.hide == "drop":
+        if self.masking_mode == "drop":
             # x^n, where it is kept, comes last: it is fed, for equal lengths, and has nothing to predict.
             kept = kept_positions(mask, num_hidden)
             targets = torch.cat([first, kept + 1], dim=1)
             return CausalTask(gather_rows(tokens, kept), kept, targets, scored=targets < num_tokens)
         positions = torch.arange(num_tokens, device=tokens.device).expand(batch, -1)
-        fed = hide_values(tokens, mask, self.hide, generator)
+        fed = corrupt(tokens, mask, self.masking_mode, generator)
         return CausalTask(fed[:, :-1], positions[:, :-1], positions)
 
     def target_embedding(self, targets: Tensor) -> Tensor | None:
         """Embedding [B, T, C] of the places to predict, or None where inputs aren't told."""
         return None
 
-    def pairs(self, tokens: Tensor, prompt: Tensor, ratio: float, generator: torch.Generator) -> Pairs:
+    def pairs(self, tokens: Tensor, prompt: Tensor, ratio: float, generator: torch.Generator) -> Predictions:
         """Run the task through the backbone."""
         return self._run(self.task(tokens, ratio, generator), prompt)
 
-    def held_out_pairs(self, tokens: Tensor, prompt: Tensor, index: Tensor) -> Pairs:
+    def held_out_pairs(self, tokens: Tensor, prompt: Tensor, index: Tensor) -> Predictions:
         """Full context, nothing hidden: every input predicts its immediate successor."""
         positions = torch.arange(self.num_tokens, device=tokens.device).expand(len(tokens), -1)
         return self._run(CausalTask(tokens[:, :-1], positions[:, :-1], positions), prompt)
 
     def decode(
         self, prompt: Tensor, fake_prompt: Tensor, noise: ClipNoise, known: Tensor, num_tokens: int
-    ) -> Iterator[Drawn]:
+    ) -> Iterator[DecodingState]:
         """As many at a time and in the order that `calls` says; at least `num_tokens`.
 
         Raises:
@@ -130,7 +133,7 @@ class AudioNTP(AudioSystem):
         """Tokens asked at each call of the backbone, and the order of positions [B, N]: here one, left to right."""
         return [1] * (num_tokens - num_known), None
 
-    def _run(self, task: CausalTask, prompt: Tensor) -> Pairs:
+    def _run(self, task: CausalTask, prompt: Tensor) -> Predictions:
         """Contexts of a task; in training behind inputs that fill its length up to `length_multiple`.
 
         No input attends to those behind it, and their own contexts go no further.
@@ -140,4 +143,4 @@ class AudioNTP(AudioSystem):
         fed = F.pad(task.fed, (0, 0, 0, filling))
         positions, targets = (F.pad(places, (0, filling)) for places in (task.positions, task.targets))
         z = self.backbone(prompt, fed, positions, self.target_embedding(targets))
-        return Pairs(z[:, :length], task.targets, task.scored)
+        return Predictions(z[:, :length], task.targets, task.scored)

@@ -17,10 +17,10 @@ from torch import Tensor
 
 from mntp.backbones import BackboneFactory
 from mntp.backbones.base import gather_rows
-from mntp.batch import Stream, TextStates, TokenBatch
+from mntp.batch import TextStates, TextStream, TokenBatch
 from mntp.conditioning.prompt import PromptEncoder
 from mntp.heads import HeadFactory
-from mntp.samplers import ClipNoise, Decoding, Drawn
+from mntp.samplers import ClipNoise, Decoding, DecodingState
 from mntp.samplers.settings import Progress
 from mntp.seeding import derive_seed, make_generator
 from mntp.systems.optimisation import Optimisation, build_adamw
@@ -30,7 +30,7 @@ PRECISIONS = ("32-true", "bf16-mixed", "16-mixed", "64-true")
 
 
 @dataclass
-class Pairs:
+class Predictions:
     """The pairs of context and target that a system scores in a batch.
 
     Attributes:
@@ -67,7 +67,7 @@ class AudioSystem(L.LightningModule, ABC):
         optimisation: optimiser and warm-up.
         prompt_drop: probability that a clip is trained under the fake prompt (guidance).
         seed: of the weights and of all randomness in training; the order of the data has its own.
-        ratio_per_rank: draw a masking ratio for each rank, as MAR does, instead of one for all.
+        ratio_per_rank: draw a mask ratio for each rank, as MAR does, instead of one for all.
     """
 
     held_out_task: ClassVar[str]
@@ -76,7 +76,7 @@ class AudioSystem(L.LightningModule, ABC):
         self,
         token_dim: int,
         num_tokens: int,
-        streams: dict[str, Stream],
+        streams: dict[str, TextStream],
         backbone: BackboneFactory,
         head: HeadFactory,
         decoding: Decoding,
@@ -98,7 +98,7 @@ class AudioSystem(L.LightningModule, ABC):
         self.ratio_per_rank = ratio_per_rank
         self.front_end: dict[str, Any] | None = None
         self._held_out: dict[str, Tensor] = {}
-        prompt_length = sum(stream.slots for stream in streams.values())
+        prompt_length = sum(stream.max_length for stream in streams.values())
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(seed, "weights"))  # the same on every rank
             self.backbone = backbone(token_dim=token_dim, num_tokens=num_tokens, prompt_length=prompt_length)
@@ -116,10 +116,10 @@ class AudioSystem(L.LightningModule, ABC):
 
     @abstractmethod
     def draw_ratio(self, generator: torch.Generator) -> float:
-        """Draw the masking ratio of one optimiser step from a CPU generator."""
+        """Draw the mask ratio of one optimiser step from a CPU generator."""
 
     @abstractmethod
-    def pairs(self, tokens: Tensor, prompt: Tensor, ratio: float, generator: torch.Generator) -> Pairs:
+    def pairs(self, tokens: Tensor, prompt: Tensor, ratio: float, generator: torch.Generator) -> Predictions:
         """Contexts of one training step.
 
         Args:
@@ -130,13 +130,13 @@ class AudioSystem(L.LightningModule, ABC):
         """
 
     @abstractmethod
-    def held_out_pairs(self, tokens: Tensor, prompt: Tensor, index: Tensor) -> Pairs:
+    def held_out_pairs(self, tokens: Tensor, prompt: Tensor, index: Tensor) -> Predictions:
         """Contexts of the held-out loss, a function of the clips alone (`index` [B]: their rows in the store)."""
 
     @abstractmethod
     def decode(
         self, prompt: Tensor, fake_prompt: Tensor, noise: ClipNoise, known: Tensor, num_tokens: int
-    ) -> Iterator[Drawn]:
+    ) -> Iterator[DecodingState]:
         """Draw tokens under prompts [B, P, C], as `self.decoding` says, in pieces.
 
         Args:
@@ -312,7 +312,7 @@ class AudioSystem(L.LightningModule, ABC):
     @torch.no_grad()
     def _drawn(
         self, text: dict[str, TextStates], seeds: Sequence[int], prefix: Tensor | None, num_tokens: int | None
-    ) -> Iterator[Drawn]:
+    ) -> Iterator[DecodingState]:
         num_tokens = self.num_tokens if num_tokens is None else num_tokens
         if not 1 <= num_tokens <= self.num_tokens:
             raise ValueError(f"num_tokens is {num_tokens}; the model draws 1 to {self.num_tokens} tokens a clip")
@@ -335,7 +335,7 @@ class AudioSystem(L.LightningModule, ABC):
 
     def steps(
         self, prompt: Tensor, fake_prompt: Tensor, noise: ClipNoise, known: Tensor, num_tokens: int
-    ) -> Iterator[Drawn]:
+    ) -> Iterator[DecodingState]:
         """`decode`, in the precision that the matrices are kept in."""
         steps = self.decode(prompt, fake_prompt, noise, known, num_tokens)
         while True:

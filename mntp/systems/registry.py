@@ -14,6 +14,7 @@ from mntp.systems.audio_mar import AudioMAR
 from mntp.systems.audio_mntp import AudioMNTP
 from mntp.systems.audio_ntp import AudioNTP
 from mntp.systems.base import AudioSystem
+from mntp.systems.earlier_names import with_present_names
 
 SYSTEMS: dict[str, type[AudioSystem]] = {cls.__name__: cls for cls in (AudioNTP, AudioMNTP, AudioMAR)}
 
@@ -28,6 +29,7 @@ def build_system(class_path: str, init_args: Mapping[str, Any]) -> AudioSystem:
         ValueError: an unknown class, a class of a module that isn't imported, or arguments that don't fit.
     """
     cls = find_class(class_path.rpartition(".")[2], SYSTEMS, "system")
+    init_args = with_present_names(init_args)
     for name in _class_paths(init_args):
         module = name.rpartition(".")[0]
         if module not in sys.modules:  # a file that says what is to be imported could say anything

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from mntp.batch import Stream
+from mntp.batch import TextStream
 
 
 class TextEncoder(ABC):
@@ -17,7 +17,7 @@ class TextEncoder(ABC):
     (FLAN-T5's place), cut to the stream's slots.
     """
 
-    streams: dict[str, Stream]
+    streams: dict[str, TextStream]
 
     @abstractmethod
     def encode(self, captions: list[str]) -> dict[str, list[Tensor]]:

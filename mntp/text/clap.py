@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
-from mntp.batch import Stream
+from mntp.batch import TextStream
 from mntp.io.fingerprint import check_content, hash_tensors
 from mntp.pretrained.frozen import load_model, load_text_tokenizer, tokenizer_facts
 from mntp.pretrained.precision import default_device, float32
@@ -51,7 +51,7 @@ class ClapText(TextEncoder):
         facts |= {"projection": model.config.projection_hidden_act, "tokenizer": tokenizer_facts(self._tokenizer)}
         branch = {name: tensor for name, tensor in model.state_dict().items() if name.startswith("text_")}
         self.weights = check_content(self.path, hash_tensors(branch, **facts), weights)
-        self.streams = {"pooled": Stream(model.config.projection_dim, 1)}
+        self.streams = {"pooled": TextStream(model.config.projection_dim, 1)}
         del model.audio_model, model.audio_projection
         self._model = model.to(default_device())
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import Tensor
 
-from mntp.batch import Stream
+from mntp.batch import TextStream
 from mntp.io.fingerprint import check_content, hash_tensors
 from mntp.pretrained.frozen import load_model, load_text_tokenizer, tokenizer_facts
 from mntp.pretrained.precision import default_device, float32
@@ -43,7 +43,7 @@ class FlanT5(TextEncoder):
         facts = {name: getattr(model.config, name) for name in _FACTS}
         found = hash_tensors(model.state_dict(), tokenizer=tokenizer_facts(self._tokenizer), **facts)
         self.weights = check_content(self.path, found, weights)
-        self.streams = {"words": Stream(model.config.d_model, slots)}
+        self.streams = {"words": TextStream(model.config.d_model, slots)}
         self._model = model.to(default_device())
 
     def encode(self, captions: list[str]) -> dict[str, list[Tensor]]:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mntp.batch import Stream
+from mntp.batch import TextStream
 from mntp.text.base import TextEncoder
 
 # Belong to a word when inside it ("dog's", "rain-like"), not at its ends.
@@ -39,7 +39,7 @@ class HashedText(TextEncoder):
             raise ValueError(f"HashedText got dim={dim}, slots={slots}; expected both at least 1")
         self.dim = dim
         self.slots = slots
-        self.streams = {"pooled": Stream(dim, 1), "words": Stream(dim, slots)}
+        self.streams = {"pooled": TextStream(dim, 1), "words": TextStream(dim, slots)}
         self._vectors: dict[str, Tensor] = {}
 
     def settings(self) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mntp.batch import Stream
+from mntp.batch import TextStream
 from mntp.io.fingerprint import check_content, hash_tensors
 from mntp.pretrained.hub import checkpoint_folder
 from mntp.pretrained.precision import default_device, float32
@@ -50,7 +50,7 @@ class LaionClapText(TextEncoder):
         state = self._module.state_dict()
         branch = {name: tensor for name, tensor in state.items() if name.startswith("model.text_")}
         self.weights = check_content(self.path, hash_tensors(branch), weights)
-        self.streams = {"pooled": Stream(512, 1)}
+        self.streams = {"pooled": TextStream(512, 1)}
 
     def encode(self, captions: list[str]) -> dict[str, list[Tensor]]:
         """Embed captions; a list of float32 [1, 512] tensors on the CPU."""

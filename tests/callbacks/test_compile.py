@@ -60,7 +60,7 @@ def gradient_of(system: AudioSystem) -> Tensor:
 def test_many_ratios_make_few_graphs_and_the_same_losses(
     row: str, recomputed: bool, graphs: list[torch.fx.GraphModule]
 ) -> None:
-    system = tiny_system(row, ratio=LAW)
+    system = tiny_system(row, mask_ratio=LAW)
     plain, gradient = losses(system), gradient_of(system)
     system.backbone.checkpoint_activations = recomputed
     Compile(bucket=4, backend="counted").apply(system)
@@ -75,7 +75,7 @@ def test_many_ratios_make_few_graphs_and_the_same_losses(
 
 
 def test_a_graph_for_every_length_would_be_seen(graphs: list[torch.fx.GraphModule]) -> None:
-    system = tiny_system("G", ratio=LAW)
+    system = tiny_system("G", mask_ratio=LAW)
     for block in system.backbone.encoder_blocks:
         block.compile(backend="counted", dynamic=False)  # type: ignore[no-untyped-call]
     losses(system, 8)
@@ -112,7 +112,7 @@ def fit(folder: Path, watch: Watch, callbacks: list[Callback], max_steps: int, *
     batches: Any = [tiny_batch(3) for _ in range(8)]
     if not last_of(folder).is_file():
         batches[2].tokens[0] = torch.inf
-    system = tiny_system("G", ratio=LAW)
+    system = tiny_system("G", mask_ratio=LAW)
     system.hparams.clear()  # no plain values, as those of a config are
     last = last_of(folder)
     L.Trainer(

@@ -9,7 +9,7 @@ import soundfile
 import torch
 from torch import Tensor
 
-from mntp.text.base import Stream, TextEncoder
+from mntp.text.base import TextEncoder, TextStream
 from mntp.tokenizers.base import Tokenizer
 
 RATE = 16_000
@@ -71,7 +71,7 @@ class EnergyTokenizer(Tokenizer):
 class LetterText(TextEncoder):
     """Stream `words` is one vector [length, 1] of code points a word, `pooled` their mean."""
 
-    streams: ClassVar[dict[str, Stream]] = {"pooled": Stream(1, 1), "words": Stream(1, 8)}
+    streams: ClassVar[dict[str, TextStream]] = {"pooled": TextStream(1, 1), "words": TextStream(1, 8)}
 
     def encode(self, captions: list[str]) -> dict[str, list[Tensor]]:
         words = [torch.tensor([[float(len(word))] for word in caption.split()]) for caption in captions]

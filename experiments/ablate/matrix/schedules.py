@@ -7,40 +7,40 @@ import numpy as np
 
 from experiments.ablate.matrix.load import load_matrix
 from experiments.ablate.matrix.overlay import Setting
-from experiments.ablate.matrix.schema import LawCurve, Matrix
-from mntp.masking import RATIO_LAWS, RatioLaw
+from experiments.ablate.matrix.schema import Matrix, ScheduleCurve
+from mntp.masking import MASK_RATIOS, MaskRatio
 from mntp.registry import build
 
-AXIS, KEY = "schedule", "model.init_args.ratio"
+AXIS, KEY = "schedule", "model.init_args.mask_ratio"
 NUM_CURVE_BINS = 100  # of a law in plan.json
 VISIBLE_MASS = 1e-3  # atoms below it are not marked
 
 
-def declared_laws(path: Path) -> dict[str, dict[str, Any]]:
+def declared_schedules(path: Path) -> dict[str, dict[str, Any]]:
     """The laws of a matrix's axis `schedule` by name, as declared: `class_path` and `init_args`.
 
     Raises:
         ValueError: the axis is missing.
     """
-    declared = laws_of(load_matrix(path))
+    declared = schedules_of(load_matrix(path))
     if not declared:
         raise ValueError(f"{path}: draws nothing without an axis '{AXIS}' whose values set {KEY}")
     return declared
 
 
-def law_curves(matrix: Matrix) -> dict[str, LawCurve]:
+def schedule_curves(matrix: Matrix) -> dict[str, ScheduleCurve]:
     """The laws of a matrix's axis `schedule` by name, drawn out; none where it has no such axis."""
-    declared, edges = laws_of(matrix), np.linspace(0, 1, NUM_CURVE_BINS + 1)
+    declared, edges = schedules_of(matrix), np.linspace(0, 1, NUM_CURVE_BINS + 1)
     curves = {}
     for name, spec in declared.items():
-        law = build_law(spec)
+        law = build_mask_ratio(spec)
         values = [round(float(value), 4) for value in density(law, edges)]
         atoms = [[ratio, mass] for ratio, mass in law.atoms.items() if mass >= VISIBLE_MASS]
-        curves[name] = LawCurve(formula(spec, declared), round(mean_ratio(law), 4), values, atoms)
+        curves[name] = ScheduleCurve(formula(spec, declared), round(mean_ratio(law), 4), values, atoms)
     return curves
 
 
-def laws_of(matrix: Matrix) -> dict[str, dict[str, Any]]:
+def schedules_of(matrix: Matrix) -> dict[str, dict[str, Any]]:
     """The mask ratio distributions that a matrix declares, as config nodes by name."""
     return {
         name: setting.value
@@ -50,25 +50,25 @@ def laws_of(matrix: Matrix) -> dict[str, dict[str, Any]]:
     }
 
 
-def build_law(spec: dict[str, Any]) -> RatioLaw:
+def build_mask_ratio(spec: dict[str, Any]) -> MaskRatio:
     """Build a law as declared, with the laws inside of it.
 
     Raises:
         ValueError: the class is unknown, or doesn't take its arguments.
     """
     settings = dict(spec.get("init_args", {}))
-    if "laws" in settings:
-        settings["laws"] = [build_law(inner) for inner in settings["laws"]]
-    return build({"class": spec["class_path"].rpartition(".")[2], "settings": settings}, RATIO_LAWS, "masking law")
+    if "components" in settings:
+        settings["components"] = [build_mask_ratio(inner) for inner in settings["components"]]
+    return build({"class": spec["class_path"].rpartition(".")[2], "settings": settings}, MASK_RATIOS, "mask ratio")
 
 
-def mean_ratio(law: RatioLaw) -> float:
+def mean_ratio(law: MaskRatio) -> float:
     """E[r], the area above the distribution function, to 1e-4."""
     middles = (np.arange(10_000) + 0.5) / 10_000
     return 1 - float(np.mean([law.cdf(float(r)) for r in middles]))
 
 
-def density(law: RatioLaw, edges: np.ndarray) -> np.ndarray:
+def density(law: MaskRatio, edges: np.ndarray) -> np.ndarray:
     """Mean density in the bins between `edges` [K + 1] -> [K], atoms left out."""
     mass = np.diff([law.cdf(float(edge)) for edge in edges])
     for ratio, atom in law.atoms.items():  # a bin is (left, right]; an atom at the first edge is in no bin
@@ -80,11 +80,11 @@ def density(law: RatioLaw, edges: np.ndarray) -> np.ndarray:
 def formula(spec: dict[str, Any], named: dict[str, dict[str, Any]]) -> str:
     """A law's class and arguments, a mixture by the names or formulas of its laws."""
     arguments = spec.get("init_args", {})
-    if "laws" not in arguments:
+    if "components" not in arguments:
         values = ", ".join(f"{value:g}" for value in arguments.values())
         return f"{spec['class_path'].rpartition('.')[2]}({values})"
     parts = []
-    for inner, weight in zip(arguments["laws"], arguments["weights"], strict=True):
+    for inner, weight in zip(arguments["components"], arguments["weights"], strict=True):
         names = [name for name, other in named.items() if other == inner]
         parts.append(f"{weight:g} {names[0] if names else formula(inner, named)}")
     return " + ".join(parts)

@@ -148,8 +148,8 @@ def cell_label(table: str, row: str, seed: int) -> str:
 
 
 @dataclass(frozen=True)
-class LawCurve:
-    """A masking law, drawn out.
+class ScheduleCurve:
+    """A mask schedule as a curve.
 
     Attributes:
         formula: class and arguments.

@@ -128,7 +128,7 @@ def predict_cost(jobs: Sequence[Job], measure: Callable[[dict[str, Any]], StepCo
 
 
 def shape(config: Mapping[str, Any]) -> str:
-    """Return a hash of what a training step's time depends on: model, masking law, batch and devices."""
+    """Return a hash of what a training step's time depends on: model, mask schedules, batch and devices."""
     model = dict(config["model"].get("init_args", {}))
     for key in _NOT_IN_SHAPE:
         model.pop(key.removeprefix("model.init_args."), None)

@@ -22,8 +22,6 @@ NOT_IN_TRAIN_HASH = {
     "trainer.enable_model_summary": "display",
     "trainer.profiler": "measurement",
 }
-# Modules that have moved since runs were first named: a move is no other run.
-MOVED = {"mntp.initial_weights.": "mntp.pretrained."}
 INIT_PATH = "init.init_args.path"  # counted by what lies there
 # Callbacks and plugins that only look at a run, or write it down; others (the moving average of the weights) change
 # what is scored.
@@ -47,9 +45,6 @@ def train_hash(config: dict[str, Any], store: str, weights: str = "") -> str:
     for key in ("callbacks", "plugins"):
         if parts := look_up(config, f"trainer.{key}"):
             config["trainer"][key] = [part for part in parts if class_name(part) not in ONLOOKERS]
-    if init := config.get("init"):
-        for now, then in MOVED.items():
-            init["class_path"] = init["class_path"].replace(now, then)
     if weights:
         config["init"]["init_args"]["path"] = weights
     return hash_json({"config": config, "store": store})

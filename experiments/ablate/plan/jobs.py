@@ -29,11 +29,11 @@ def plan_jobs(
     def prepared(config: dict[str, Any]) -> dict[str, str]:
         return prepare(config, judges, kind, weights)
 
-    from experiments.ablate.matrix.schedules import law_curves
+    from experiments.ablate.matrix.schedules import schedule_curves
 
     folder = results_folder(out, scale)
     planned, jobs = build_plan(loaded, cells, selected, runs, resolve, prepared)
-    planned = with_earlier(replace(planned, laws=law_curves(loaded)), folder)
+    planned = with_earlier(replace(planned, laws=schedule_curves(loaded)), folder)
     write_plan(planned, folder)
     return planned, jobs
 

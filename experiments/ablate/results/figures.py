@@ -1,4 +1,4 @@
-"""Plots of finished cells: quality against seconds (Figure 4), sweeps (Figures 6a and 6b), losses, masking laws.
+"""Plots of finished cells: quality against seconds (Figure 4), sweeps (Figures 6a and 6b), losses, mask schedules.
 
 matplotlib is imported where something is drawn, so that looking at a table doesn't wait for it.
 """
@@ -7,23 +7,19 @@ import csv
 import io
 import itertools
 import json
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from experiments.ablate.matrix.schedules import VISIBLE_MASS, build_law, density, formula, mean_ratio
-from experiments.ablate.matrix.schema import LawCurve, row_label
+from experiments.ablate.matrix.schema import ScheduleCurve, row_label
 from experiments.ablate.plan.plan_file import Plan
 from experiments.ablate.results.result import Result
 from experiments.scoring.metrics import JUDGED, METRICS
 from mntp.io.files import atomic_write
-from mntp.masking import RatioLaw
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -209,8 +205,8 @@ def loss_figure(curves: Sequence[tuple[str, list[int], list[float]]]) -> "Figure
     return figure
 
 
-def law_figure(laws: Mapping[str, LawCurve]) -> "Figure":
-    """Draw the densities of masking laws, a stem of its probability for each atom."""
+def law_figure(laws: Mapping[str, ScheduleCurve]) -> "Figure":
+    """Draw the densities of mask schedules, a stem of its probability for each atom."""
     from matplotlib.figure import Figure
 
     columns = min(4, len(laws))
@@ -230,7 +226,7 @@ def law_figure(laws: Mapping[str, LawCurve]) -> "Figure":
         panel.set_visible(False)
     for panel in panels[max(0, len(laws) - columns) : len(laws)]:  # the lowest of each column
         panel.tick_params(labelbottom=True)
-    figure.supxlabel("masking ratio", fontsize=9)
+    figure.supxlabel("mask ratio", fontsize=9)
     return figure
 
 
@@ -296,45 +292,3 @@ def _is_number(text: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-NUM_BINS = 500
-COLUMNS = 4
-
-
-def schedules_figure(declared: dict[str, dict[str, Any]]) -> Figure:
-    """One panel a law: its density, its atoms as stems of their probability, its mean."""
-    edges = np.linspace(0, 1, NUM_BINS + 1)
-    built = {name: build_law(spec) for name, spec in declared.items()}
-    densities = {name: density(law, edges) for name, law in built.items()}
-    top = max(1.0, *(float(values.max()) for values in densities.values()))
-    columns = min(COLUMNS, len(built))
-    rows = math.ceil(len(built) / columns)
-    figure = Figure(figsize=(3.2 * columns, 2.6 * rows), layout="constrained")
-    grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flatten()
-    for panel, (name, law) in zip(grid, built.items(), strict=False):
-        panel.stairs(densities[name], edges, fill=True, alpha=0.25, color="C0")
-        panel.stairs(densities[name], edges, color="C0", baseline=None)
-        _mark(panel, law, top)
-        panel.set(xlim=(0, 1), ylim=(0, 1.35 * top))  # the legend stands above the curves
-        panel.set_title(name, fontweight="bold", loc="left")
-        panel.set_title(formula(declared[name], declared), fontsize=8, loc="right")
-        panel.legend(loc="upper left", fontsize=8, frameon=False, handlelength=1.2)
-    for panel in grid[len(built) :]:
-        panel.set_visible(False)
-    for panel in grid[max(0, len(built) - columns) : len(built)]:
-        panel.tick_params(labelbottom=True)
-    figure.supxlabel("masking ratio")
-    figure.supylabel("density")
-    return figure
-
-
-def _mark(panel: Axes, law: RatioLaw, top: float) -> None:
-    """Mean and atoms; a stem of the mean's height has probability 1."""
-    mean = mean_ratio(law)
-    label = f"mean {mean:.2f}: {1 - mean:.0%} of AudioNTP's tokens"
-    panel.vlines(mean, 0, top, color="0.4", linestyle="--", linewidth=1, label=label)
-    for ratio, mass in law.atoms.items():
-        if mass >= VISIBLE_MASS:
-            panel.vlines(ratio, 0, mass * top, color="C3", linewidth=2, label=f"P(r = {ratio:g}) = {mass:.2g}")
-            panel.plot(ratio, mass * top, "o", color="C3", markersize=4, clip_on=False)

@@ -286,7 +286,7 @@ def test_tasks_of_a_slurm_array_begin_at_different_pieces(monkeypatch: pytest.Mo
 KILLED = """
 import os, sys
 from pathlib import Path
-from data_modules import prepare as module
+from data_modules.preparation import prepare as module
 from tests.data_modules.preparation.test_prepare import prepare
 module.finish_store = lambda *_, **__: os.kill(os.getpid(), 9)
 prepare(Path(sys.argv[1]), Path(sys.argv[2]), overwrite=True)

@@ -25,9 +25,9 @@ BASES = {
     "audio_mntp": "mntp.systems.AudioMNTP",
     "audio_mar": "mntp.systems.AudioMAR",
 }
-COMMON = {"seed", "streams", "ratio", "decoding", "backbone", "head", "optimisation"}
+COMMON = {"seed", "streams", "mask_ratio", "decoding", "backbone", "head", "optimisation"}
 KNOWN = {
-    "AudioNTP": COMMON | {"hide"},
+    "AudioNTP": COMMON | {"masking_mode"},
     "AudioMNTP": COMMON | {"target_position_embedding", "shuffled"},
     "AudioMAR": COMMON,
 }

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from experiments.bench.common import alternate, machine, median_ratio, medians, print_line, random_batch
 from experiments.bench.flops import count_flops
-from mntp.batch import Stream
+from mntp.batch import TextStream
 
 CPU = torch.device("cpu")
 
@@ -60,7 +60,7 @@ def test_attention_is_counted_as_its_two_products_on_every_device(device: str, d
 
 
 def test_random_clips_are_the_same_each_time() -> None:
-    one, other = (random_batch(8, 3, {"words": Stream(5, 4)}, 2) for _ in range(2))
+    one, other = (random_batch(8, 3, {"words": TextStream(5, 4)}, 2) for _ in range(2))
     assert one.tokens.shape == (2, 8, 3) and one.text["words"].states.shape == (2, 4, 5)
     assert torch.equal(one.tokens, other.tokens)
     assert not torch.equal(one.tokens[0], one.tokens[1])

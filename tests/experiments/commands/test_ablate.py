@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from experiments.ablate.local import execute
 from experiments.ablate.local.display import JobView
 from experiments.ablate.local.runner import InterruptedRunError
+from experiments.ablate.plan.jobs import parse_seeds
 from experiments.ablate.plan.plan_file import Plan, PlannedCell, read_plan, write_plan
 from experiments.commands import ablate as cli
 from experiments.commands import ablate_cluster as commands
@@ -26,7 +28,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         return resolve(config) | {"fake": {"mode": "ok", "steps": 1, "seconds": 0.0}}
 
     stand_ins = {
-        "experiments.config.lightning_cli": {"resolve": slow_fields},
+        "experiments.config.resolve": {"resolve": slow_fields},
         "experiments.runs.data": {"prepare": lambda config, *_: prepare(config)},
     }
     for name, members in stand_ins.items():
@@ -97,17 +99,27 @@ def test_the_exit_code_is_1_if_anything_that_was_asked_for_is_missing(tmp_path: 
 @pytest.mark.parametrize("text", ["", "a", "0,", "1,1", "-1", "1.5", "01,1"])
 def test_seeds_that_are_none(text: str) -> None:
     with pytest.raises(ValueError, match="seeds: expected distinct whole numbers"):
-        cli.parse_seeds(text)
+        parse_seeds(text)
 
 
 def test_seeds() -> None:
-    assert cli.parse_seeds("0, 2,1") == [0, 2, 1]
+    assert parse_seeds("0, 2,1") == [0, 2, 1]
 
 
-@pytest.mark.parametrize("module", ["status", "gather", "report", "matrix", "local", "cli"])
+@pytest.mark.parametrize(
+    "module",
+    [
+        "runs.state",
+        "ablate.results.gather",
+        "ablate.report.html",
+        "ablate.matrix.load",
+        "ablate.local.runner",
+        "commands.ablate",
+    ],
+)
 def test_looking_at_results_imports_no_torch(module: str) -> None:
     heavy = "{'torch', 'lightning', 'pandas', 'jsonargparse'} & set(sys.modules)"
-    code = f"import sys, experiments.ablate.{module}; loaded = {heavy}; assert not loaded, loaded"
+    code = f"import sys, experiments.{module}; loaded = {heavy}; assert not loaded, loaded"
     subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=True)
 
 
@@ -152,7 +164,7 @@ def test_an_interrupt_still_gathers_and_says_how_to_go_on(tmp_path: Path, monkey
     def interrupted(*_: object, **__: object) -> list[JobView]:
         raise InterruptedRunError([done, hanging], 130)
 
-    monkeypatch.setattr(cli, "run_jobs", interrupted)
+    monkeypatch.setattr(execute, "run_jobs", interrupted)
     with (tmp_path / "out.txt").open("w") as out:
         assert cli.execute([], fake_command, tmp_path, Console(file=out)) == 130
     shown = " ".join((tmp_path / "out.txt").read_text().split())

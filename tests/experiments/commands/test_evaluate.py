@@ -6,10 +6,10 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import experiments.commands.evaluate
 import numpy as np
 import pytest
 
+import experiments.commands.evaluate
 from experiments.commands.evaluate import evaluate, replicates_path
 from experiments.main import call
 from experiments.scoring.intervals import interval, read_replicates

@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import experiments.commands.generate
 import pytest
 import soundfile
 import torch
 from torch import Tensor
 
+import experiments.commands.generate
 from experiments.commands.generate import export, generate
 from experiments.config.errors import user_errors
 from experiments.main import COMMANDS, call, usage

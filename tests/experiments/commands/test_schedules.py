@@ -7,9 +7,14 @@ import pytest
 from scipy import stats
 
 from experiments.ablate.matrix.load import load_matrix
-from experiments.ablate.matrix.schedules import build_law, declared_laws, density, law_curves, mean_ratio
-from experiments.ablate.results.figures import schedules_figure
-from experiments.commands.schedules import laws
+from experiments.ablate.matrix.schedules import (
+    build_mask_ratio,
+    declared_schedules,
+    density,
+    mean_ratio,
+    schedule_curves,
+)
+from experiments.commands.schedules import schedules, schedules_figure
 from experiments.main import call
 
 MATRIX = Path(__file__).parents[3] / "ablations.yaml"
@@ -18,13 +23,13 @@ DECLARED = ("A", "B", "C", "D", "D_mar", "fixed", "uniform")
 
 def test_the_command_draws_every_schedule(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "new" / "figure5.png"
-    call(laws, "laws", ["--out", str(out), "--matrix", str(MATRIX)])
+    call(schedules, "schedules", ["--out", str(out), "--matrix", str(MATRIX)])
     assert out.read_bytes().startswith(b"\x89PNG") and out.stat().st_size > 20_000
-    assert capsys.readouterr().out == f"7 laws drawn: {out}\n"
+    assert capsys.readouterr().out == f"7 schedules drawn: {out}\n"
 
 
 def test_each_panel_shows_its_law() -> None:
-    declared = declared_laws(MATRIX)
+    declared = declared_schedules(MATRIX)
     assert tuple(declared) == DECLARED
     panels = [panel for panel in schedules_figure(declared).axes if panel.get_visible()]
     assert [panel.get_title(loc="left") for panel in panels] == list(DECLARED)
@@ -39,7 +44,7 @@ def test_each_panel_shows_its_law() -> None:
 @pytest.mark.parametrize("name", DECLARED)
 def test_density_atoms_and_mean_agree_with_draws(name: str) -> None:
     torch = pytest.importorskip("torch")
-    law, edges = build_law(declared_laws(MATRIX)[name]), np.linspace(0, 1, 101)
+    law, edges = build_mask_ratio(declared_schedules(MATRIX)[name]), np.linspace(0, 1, 101)
     mass = float((density(law, edges) * np.diff(edges)).sum()) + sum(law.atoms.values())
     assert mass == pytest.approx(1, abs=1e-9)
     generator = torch.Generator().manual_seed(0)
@@ -50,11 +55,11 @@ def test_density_atoms_and_mean_agree_with_draws(name: str) -> None:
 
 def test_what_cannot_be_drawn_is_told(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"figure5.gif: expected a name that ends in .png, .pdf, .svg"):
-        laws(tmp_path / "figure5.gif", MATRIX)
+        schedules(tmp_path / "figure5.gif", MATRIX)
 
 
 def test_curves_are_the_laws() -> None:
-    curves = law_curves(load_matrix(MATRIX))
+    curves = schedule_curves(load_matrix(MATRIX))
     assert list(curves) == ["A", "B", "C", "D", "D_mar", "fixed", "uniform"]
     middles = (np.arange(100) + 0.5) / 100
     for name, curve in curves.items():

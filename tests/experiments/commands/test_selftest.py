@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-import experiments.commands.selftest
 import pytest
 import torch
 from torch import Tensor
 
+import experiments.commands.selftest
 from experiments.commands.selftest import DAMAGES, add_noise, gets_worse, low_pass, run_selftest, shuffle_time
 from mntp.metrics.networks.judge import Judge
 from mntp.metrics.score_sets import EmbeddedScores

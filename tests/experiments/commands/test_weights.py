@@ -11,9 +11,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import ClassVar
 
-import experiments.commands.weights
 import pytest
 
+import experiments.commands.weights
+import mntp.pretrained.catalogue
 from experiments.commands.weights import check, fetch, list_weights
 from mntp.io import integrity
 from mntp.pretrained.catalogue import KNOWN, Weights, find_weights
@@ -76,7 +77,8 @@ def known(monkeypatch: pytest.MonkeyPatch, server: str) -> dict[str, Weights]:
     table = {way: replace(whole, url=f"{server}/{way}") for way in ways}
     table["nowhere"] = replace(whole, url="http://127.0.0.1:9/net.pth")
     table["about"] = replace(whole, url=f"{server}/whole", num_bytes=4_000_000, exact=False)
-    monkeypatch.setattr(experiments.commands.weights, "KNOWN", table)
+    for module in (experiments.commands.weights, mntp.pretrained.catalogue):
+        monkeypatch.setattr(module, "KNOWN", table)
     return table
 
 
@@ -216,7 +218,8 @@ def test_check_reads_anew_and_names_all_that_is_wrong(
     tmp_path: Path, known: dict[str, Weights], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     table = {name: replace(known["whole"], file=f"{name}.pth") for name in ("good", "cut", "gone", "changed")}
-    monkeypatch.setattr(experiments.commands.weights, "KNOWN", table)
+    for module in (experiments.commands.weights, mntp.pretrained.catalogue):
+        monkeypatch.setattr(module, "KNOWN", table)
     (tmp_path / "good.pth").write_bytes(CONTENT)
     (tmp_path / "changed.pth").write_bytes(CONTENT)
     check(tmp_path)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from experiments.config import lightning_cli as cli
+from experiments.config import resolve as cli
 from experiments.config.resolve import build_model, load_config, resolve
 from experiments.main import _option, usage
 
@@ -42,7 +42,7 @@ def test_configs_of_one_scale_agree_on_all_that_they_share() -> None:
         for config in configs:
             own = config["model"]["init_args"]
             own["backbone"].pop("class_path")
-            own.pop("ratio", None)
+            own.pop("mask_ratio", None)
             config["model"].pop("class_path")
         assert all(config == configs[0] for config in configs[1:])
 
@@ -95,7 +95,7 @@ def test_mistakes_are_named_in_one_line(mistake: Callable[[dict[str, Any]], obje
         ("decoding", {"num_steps": 0}, r"decoding\.num_steps: expected n/4, n or a number from 1 up, got 0"),
         ("decoding", {"num_diffusion_steps": 1}, r"decoding\.num_diffusion_steps: expected 2 to 1000, got 1"),
         ("decoding", {"solver": "dim"}, r"DiffusionHead has no solver 'dim'.*did you mean 'ddim'\?"),
-        ("ratio", {"class_path": "Fixed", "init_args": {"value": 1.2}}, r"masking ratio: value .*, got 1\.2"),
+        ("mask_ratio", {"class_path": "Fixed", "init_args": {"value": 1.2}}, r"mask ratio: value .*, got 1\.2"),
     ],
 )
 def test_what_a_part_refuses_is_told_in_its_own_words_before_training(

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from experiments.scoring.folders import Evaluation, Pairs, audio_names, evaluate_folders, pair_names
+from experiments.scoring.folders import Evaluation, FilePairs, audio_names, evaluate_folders, pair_names
 from mntp.audio.files import read_audio, write_audio
 from mntp.audio.log_mel import normalise
 from mntp.metrics.networks.read_clip import read_clip
@@ -80,10 +80,10 @@ def test_partial_sets_give_the_common_files_and_what_is_missing(tmp_path: Path) 
     write_sounds(one, 8)
     write_sounds(two, 6)
     (two / "notes.txt").write_text("not audio")
-    assert pair_names(one, two, None, allow_partial=True) == Pairs([name(i) for i in range(6)], [name(6), name(7)])
+    assert pair_names(one, two, None, allow_partial=True) == FilePairs([name(i) for i in range(6)], [name(6), name(7)])
     texts = {name(i): "rain" for i in range(1, 8)}
     pairs = pair_names(one, two, texts, allow_partial=True)
-    assert pairs == Pairs([name(i) for i in range(1, 6)], [name(0), name(6), name(7)])
+    assert pairs == FilePairs([name(i) for i in range(1, 6)], [name(0), name(6), name(7)])
     assert pairs.coverage == 5 / 8
     with pytest.raises(ValueError, match=r"two lacks 2 files"):
         pair_names(one, two, texts)

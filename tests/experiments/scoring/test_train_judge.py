@@ -2,11 +2,11 @@ import json
 import shutil
 from dataclasses import dataclass, replace
 
-import experiments.scoring.train_judge
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+import experiments.scoring.train_judge
 from data_modules.scenes import EmbeddedCorpus, Scene
 from experiments.scoring.train_judge import (
     JudgeTraining,

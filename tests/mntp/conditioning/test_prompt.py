@@ -3,13 +3,13 @@
 import pytest
 import torch
 
-from mntp.batch import Stream, TextStates
+from mntp.batch import TextStates, TextStream
 from mntp.conditioning.prompt import PromptEncoder
 
 
 def encoder() -> PromptEncoder:
     torch.manual_seed(0)
-    return PromptEncoder({"pooled": Stream(5, 1), "words": Stream(4, 3)}, dim=8)
+    return PromptEncoder({"pooled": TextStream(5, 1), "words": TextStream(4, 3)}, dim=8)
 
 
 def text(lengths: list[int], slots: int = 3) -> dict[str, TextStates]:

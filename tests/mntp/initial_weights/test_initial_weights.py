@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from mntp.backbones import CausalTransformer, MaskedEncoderDecoder
-from mntp.batch import Stream
+from mntp.batch import TextStream
 from mntp.heads import DiffusionHead
 from mntp.initial_weights import INITIAL_WEIGHTS, ImageMAR, InitialWeights
 from mntp.masking import Fixed
@@ -30,10 +30,10 @@ def build(
     return cls(
         token_dim=3,
         num_tokens=5,
-        streams={"pooled": Stream(4, 2)},
+        streams={"pooled": TextStream(4, 2)},
         backbone=partial(network, dim=dim, depth=depth, num_heads=num_heads, **sizes),
         head=partial(DiffusionHead, width=8, depth=1),
-        **({} if cls is AudioNTP else {"ratio": Fixed(0.7)}),
+        **({} if cls is AudioNTP else {"mask_ratio": Fixed(0.7)}),
     )
 
 

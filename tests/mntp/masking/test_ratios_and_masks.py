@@ -9,13 +9,13 @@ import torch
 from scipy import stats
 
 from mntp.masking import (
+    ClippedNormal,
     Fixed,
+    MaskRatio,
     Mixture,
-    Normal,
-    RatioLaw,
     TruncatedNormal,
     Uniform,
-    hide_values,
+    corrupt,
     kept_positions,
     num_hidden_in_mar,
     num_hidden_when_dropping,
@@ -27,7 +27,7 @@ SAMPLES = 4000
 LEVEL = 1e-4
 
 
-def draws(law: RatioLaw, seed: int = 0) -> list[float]:
+def draws(law: MaskRatio, seed: int = 0) -> list[float]:
     generator = torch.Generator().manual_seed(seed)
     return [law.sample(generator) for _ in range(SAMPLES)]
 
@@ -40,21 +40,21 @@ def truncnorm(loc: float, scale: float, low: float, high: float) -> stats.rv_con
     ("law", "cdf"),
     [
         (Uniform(0.2, 0.6), stats.uniform(0.2, 0.4).cdf),
-        (Normal(0.5, 0.05), stats.norm(0.5, 0.05).cdf),  # 10 standard deviations from the ends: none is clipped
+        (ClippedNormal(0.5, 0.05), stats.norm(0.5, 0.05).cdf),  # 10 standard deviations from the ends: none is clipped
         (TruncatedNormal(1.0, 0.5), truncnorm(1.0, 0.5, 0, 1).cdf),
         (TruncatedNormal(1.0, 0.25, 0.7, 1.0), truncnorm(1.0, 0.25, 0.7, 1.0).cdf),
         (TruncatedNormal(0.85, 0.25, 0.55, 0.85), truncnorm(0.85, 0.25, 0.55, 0.85).cdf),
         (
-            Mixture([Normal(0.5, 0.05), Uniform(0.0, 1.0)], [0.25, 0.75]),
+            Mixture([ClippedNormal(0.5, 0.05), Uniform(0.0, 1.0)], [0.25, 0.75]),
             lambda r: 0.25 * stats.norm(0.5, 0.05).cdf(r) + 0.75 * r,
         ),
     ],
 )
-def test_draws_follow_the_law(law: RatioLaw, cdf: object) -> None:
+def test_draws_follow_the_law(law: MaskRatio, cdf: object) -> None:
     assert stats.kstest(draws(law), cdf).pvalue > LEVEL
 
 
-A, B = Normal(0.75, 0.10), TruncatedNormal(1.0, 0.5)  # schedules A and B, and C is a mixture of them
+A, B = ClippedNormal(0.75, 0.10), TruncatedNormal(1.0, 0.5)  # schedules A and B, and C is a mixture of them
 TAIL = float(stats.norm.sf(1.0, 0.75, 0.10))  # of A beyond 1: moved to 1
 
 
@@ -72,14 +72,14 @@ TAIL = float(stats.norm.sf(1.0, 0.75, 0.10))  # of A beyond 1: moved to 1
         (Fixed(0.7), lambda r: float(r >= 0.7), {0.7: 1.0}),
     ],
 )
-def test_the_distribution_functions_and_atoms_that_figure_5_shows(law: RatioLaw, cdf: Any, atoms: Any) -> None:
+def test_the_distribution_functions_and_atoms_that_figure_5_shows(law: MaskRatio, cdf: Any, atoms: Any) -> None:
     for r in (-0.5, 0.0, 0.1, 0.3, 0.5, 0.699, 0.7, 0.9, 0.999, 1.0, 1.5):
         assert law.cdf(r) == pytest.approx(float(cdf(r)), abs=1e-9)
     assert {ratio: mass for ratio, mass in law.atoms.items() if mass > 1e-9} == pytest.approx(atoms, rel=1e-9)
 
 
 @pytest.mark.parametrize("law", [A, Mixture([A, B], [0.5, 0.5])])
-def test_schedules_with_an_atom_follow_their_law(law: RatioLaw) -> None:
+def test_schedules_with_an_atom_follow_their_law(law: MaskRatio) -> None:
     """The atom by a binomial test and the rest by Kolmogorov-Smirnov, each at half the level."""
     values = draws(law)
     at_one = sum(value == 1.0 for value in values)
@@ -90,18 +90,18 @@ def test_schedules_with_an_atom_follow_their_law(law: RatioLaw) -> None:
 
 
 def test_the_test_tells_mar_from_the_untruncated_law() -> None:
-    wrong = draws(Normal(1.0, 0.25, 0.7, 1.0))  # clipped instead of truncated
+    wrong = draws(ClippedNormal(1.0, 0.25, 0.7, 1.0))  # clipped instead of truncated
     assert stats.kstest(wrong, truncnorm(1.0, 0.25, 0.7, 1.0).cdf).pvalue < LEVEL
 
 
 def test_the_clipped_normal_piles_up_at_its_ends() -> None:
-    values = draws(Normal(0.9, 0.1))
+    values = draws(ClippedNormal(0.9, 0.1))
     assert sum(value == 1.0 for value in values) / SAMPLES == pytest.approx(1 - stats.norm.cdf(1), abs=0.03)
     assert max(values) <= 1.0
 
 
 def test_schedule_c_has_the_stated_mean() -> None:
-    mixture = Mixture([Normal(loc=0.75, scale=0.10), TruncatedNormal(loc=1.0, scale=0.5)], [0.5, 0.5])
+    mixture = Mixture([ClippedNormal(loc=0.75, scale=0.10), TruncatedNormal(loc=1.0, scale=0.5)], [0.5, 0.5])
     mean = sum(draws(mixture)) / SAMPLES
     assert mean == pytest.approx(0.69, abs=0.01)
 
@@ -134,11 +134,11 @@ def test_what_hidden_tokens_look_like() -> None:
     generator = torch.Generator().manual_seed(0)
     tokens = torch.full((32, 50, 4), 7.0)
     mask = random_mask(32, 50, 20, generator)
-    assert hide_values(tokens, mask, "none", generator) is tokens
-    zero = hide_values(tokens, mask, "zero", generator)
+    assert corrupt(tokens, mask, "none", generator) is tokens
+    zero = corrupt(tokens, mask, "zero", generator)
     assert (zero[mask] == 0).all()
     assert (zero[~mask] == 7).all()
-    noisy = hide_values(tokens, mask, "gaussian", generator)
+    noisy = corrupt(tokens, mask, "gaussian", generator)
     assert (noisy[~mask] == 7).all()
     assert stats.kstest(noisy[mask].flatten().numpy(), stats.norm.cdf).pvalue > LEVEL
 
@@ -148,7 +148,7 @@ def test_what_hidden_tokens_look_like() -> None:
     [
         (lambda: Fixed(1.2), "got 1.2"),
         (lambda: Uniform(0.6, 0.4), "low 0.6 must lie below high 0.4"),
-        (lambda: Normal(0.5, 0.0), "scale must be positive"),
+        (lambda: ClippedNormal(0.5, 0.0), "scale must be positive"),
         (lambda: Mixture([Fixed(0.5)], [0.5, 0.5]), "one weight"),
     ],
 )

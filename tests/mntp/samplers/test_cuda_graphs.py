@@ -82,7 +82,7 @@ def graphs(monkeypatch: pytest.MonkeyPatch) -> list[Graph]:
     stream = SimpleNamespace(wait_stream=lambda other: None)
     monkeypatch.setattr(Graph, "made", [])
     for name, fake in {
-        "Stream": lambda *_: stream,
+        "TextStream": lambda *_: stream,
         "current_stream": lambda: stream,
         "current_device": lambda: 0,
         "stream": nullcontext,
@@ -115,7 +115,7 @@ def drawn(system: AudioSystem, place: Callable[[Tensor], Tensor], seeds: range, 
         ("A", {}),
         ("G", {}),
         ("G", {"tokens_per_call": 5}),
-        ("G", {"tokens_per_call": 4, "growing": True}),
+        ("G", {"tokens_per_call": 4, "ramp": True}),
         ("G", {"guidance": Guidance(1.0)}),
         ("shuffled", {"tokens_per_call": 3, "random_order": True}),
         ("K", {}),

@@ -22,7 +22,7 @@ def system_with(row: str = "G", **decoding: Any) -> AudioMNTP:
 
 
 @pytest.mark.parametrize(
-    ("k", "growing", "known", "expected"),
+    ("k", "ramp", "known", "expected"),
     [
         (1, False, 0, [1] * 12),
         (4, False, 0, [4, 4, 4]),
@@ -34,20 +34,20 @@ def system_with(row: str = "G", **decoding: Any) -> AudioMNTP:
         (3, True, 6, [2, 3, 1]),
     ],
 )
-def test_tokens_of_each_call(k: int, growing: bool, known: int, expected: list[int]) -> None:
-    counts = ParallelDecoding(tokens_per_call=k, growing=growing).counts(known, 12)
+def test_tokens_of_each_call(k: int, ramp: bool, known: int, expected: list[int]) -> None:
+    counts = ParallelDecoding(tokens_per_call=k, ramp=ramp).counts(known, 12)
     assert counts == expected
     assert sum(counts) == 12 - known
 
 
 @pytest.mark.parametrize("k", [1, 2, 3, 5, N])
-@pytest.mark.parametrize("growing", [False, True])
+@pytest.mark.parametrize("ramp", [False, True])
 @pytest.mark.parametrize(("row", "random_order"), [("G", False), ("shuffled", False), ("shuffled", True)])
 def test_contexts_are_those_of_sequences_that_skip(
-    monkeypatch: pytest.MonkeyPatch, row: str, random_order: bool, growing: bool, k: int
+    monkeypatch: pytest.MonkeyPatch, row: str, random_order: bool, ramp: bool, k: int
 ) -> None:
     """Each context seen while decoding is that of one uncached pass over the tokens fed before it, as in training."""
-    system = system_with(row, tokens_per_call=k, growing=growing, random_order=random_order)
+    system = system_with(row, tokens_per_call=k, ramp=ramp, random_order=random_order)
     seen: list[Tensor] = []
     sample, calls = system.head.sample, []
 
@@ -183,7 +183,7 @@ def test_a_change_of_decoding_is_checked_as_well() -> None:
 
 
 def test_shuffled_training_feeds_each_kept_token_once_in_any_order() -> None:
-    system = tiny_system("shuffled", ratio=Fixed(0.25))
+    system = tiny_system("shuffled", mask_ratio=Fixed(0.25))
     assert isinstance(system, AudioMNTP)
     tokens = torch.randn(500, N, D)
     task = system.task(tokens, 0.25, torch.Generator().manual_seed(0))

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from mntp.backbones import MaskedEncoderDecoder
-from mntp.batch import Stream
+from mntp.batch import TextStream
 from mntp.conditioning.guidance import Guidance
 from mntp.heads import DiffusionHead, HeadSampling, diffusion
 from mntp.heads.schedules import DiffusionSchedule
@@ -36,10 +36,10 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> AudioMAR:
     system = AudioMAR(
         token_dim=SIZES["dim"],
         num_tokens=SIZES["grid"] ** 2,
-        streams={"pooled": Stream(SIZES["width"], SIZES["buffer"])},
+        streams={"pooled": TextStream(SIZES["width"], SIZES["buffer"])},
         backbone=partial(MaskedEncoderDecoder, dim=SIZES["width"], depth=2 * SIZES["depth"], num_heads=SIZES["heads"]),
         head=partial(DiffusionHead, width=SIZES["head_width"], depth=SIZES["head_layers"]),
-        ratio=Fixed(0.7),
+        mask_ratio=Fixed(0.7),
     )
     transfer = ImageMAR(path).apply(system)
     rest = embedding_state()

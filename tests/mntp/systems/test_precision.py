@@ -106,7 +106,7 @@ def fit(folder: Path, system: AudioSystem, precision: str) -> Watch:
 @pytest.mark.parametrize("precision", HALVES)
 @pytest.mark.parametrize(("row", "head"), CASES)
 def test_only_matrix_products_are_in_half_precision(tmp_path: Path, row: str, head: str, precision: str) -> None:
-    arguments = {} if row == "A" else {"ratio": Uniform(0.2, 0.8)}
+    arguments = {} if row == "A" else {"mask_ratio": Uniform(0.2, 0.8)}
     watch = fit(tmp_path, tiny_system(row, head=head, **arguments), precision)
     assert watch.seen.pop("matrix products") == {HALVES[precision]}
     if head == "MixtureHead":

@@ -1,4 +1,4 @@
-"""Two real processes: one masking ratio for all ranks (or one each), other positions for every clip, equal weights."""
+"""Two real processes: one mask ratio for all ranks (or one each), other positions for every clip, equal weights."""
 
 import json
 import os

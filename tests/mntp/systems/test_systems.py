@@ -191,7 +191,7 @@ def test_the_loss_does_not_depend_on_the_order_of_the_batch(monkeypatch: pytest.
     """With a clip's mask and prompt kept with the clip, and a head that draws nothing."""
     system, batch = tiny_system(row, head="MixtureHead", prompt_drop=0.0).double(), double(tiny_batch(6))
     if row == "D":  # what it shows in hidden places is drawn as well
-        monkeypatch.setattr(audio_ntp, "hide_values", lambda x, mask, *_: torch.where(mask[..., None], x.cos(), x))
+        monkeypatch.setattr(audio_ntp, "corrupt", lambda x, mask, *_: torch.where(mask[..., None], x.cos(), x))
     monkeypatch.setattr(audio_mntp, "in_random_order", lambda kept, _: kept.roll(2, dims=1))
     losses = []
     for order in (torch.arange(6), torch.tensor([3, 0, 5, 1, 4, 2])):
@@ -337,7 +337,7 @@ def test_another_tokenizer_is_refused_with_both_shown() -> None:
 
 
 def test_hiding_without_a_law_is_refused() -> None:
-    with pytest.raises(ValueError, match="hide: zero needs a law"):
-        tiny_system("A", hide="zero")
+    with pytest.raises(ValueError, match="masking_mode: zero requires a mask ratio"):
+        tiny_system("A", masking_mode="zero")
     with pytest.raises(ValueError, match=r"prompt_drop must lie in \[0, 1\), got 1.5"):
         tiny_system("A", prompt_drop=1.5)

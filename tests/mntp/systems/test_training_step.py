@@ -48,7 +48,7 @@ def train(folder: Path, row: str, seed: int = 0) -> Log:
         enable_model_summary=False,
         default_root_dir=folder,
     ).fit(
-        tiny_system(row, seed, ratio=LAW),
+        tiny_system(row, seed, mask_ratio=LAW),
         DataLoader([tiny_batch(8)] * (STEPS * MICRO), batch_size=None),  # type: ignore[arg-type]  # equal batches
     )
     return log
@@ -82,7 +82,7 @@ def test_one_ratio_an_optimiser_step_and_other_positions_in_every_clip(
 
 def test_over_the_steps_of_a_training_the_ratios_follow_the_law() -> None:
     """The steps' own generators, not one stream: Kolmogorov-Smirnov, wrong once in ten thousand seeds."""
-    system = tiny_system("G", ratio=LAW)
+    system = tiny_system("G", mask_ratio=LAW)
     ratios = [system.draw_ratio(make_generator(7, "ratio", step)) for step in range(2000)]
     truncated = stats.truncnorm(-0.6 / 0.3, 0.4 / 0.3, 0.6, 0.3)
     assert stats.kstest(ratios, truncated.cdf).pvalue > 1e-4

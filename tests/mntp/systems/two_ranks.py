@@ -63,7 +63,7 @@ def train(folder: Path, name: str, *callbacks: Callback, **arguments: Any) -> No
         batch.index += 100 * trainer.global_rank
     if trainer.global_rank == BAD_RANK:
         batches[BAD_STEP].tokens[0] = torch.inf
-    system = tiny_system("G", ratio=Uniform(0.1, 0.9), **arguments)
+    system = tiny_system("G", mask_ratio=Uniform(0.1, 0.9), **arguments)
     trainer.fit(system, DataLoader(batches, batch_size=None))  # type: ignore[arg-type]  # a list is a dataset
     content = {"ratios": draws.ratios, "masks": draws.masks, "weights": draws.weights}
     torch.save(content, folder / f"{name}-{trainer.global_rank}.pt")

@@ -58,7 +58,7 @@ def test_t5_states_go_up_to_the_end_mark_and_are_cut_at_77(t5: FlanT5) -> None:
     assert len(states[6]) == 3
     assert all(1 <= len(each) <= 77 and each.shape[1] == T5_DIM for each in states)
     assert all(each.dtype == torch.float32 and each.isfinite().all() for each in states)
-    assert (t5.streams["words"].dim, t5.streams["words"].slots) == (T5_DIM, 77)
+    assert (t5.streams["words"].dim, t5.streams["words"].max_length) == (T5_DIM, 77)
 
 
 def test_t5_states_are_those_of_the_encoder_without_padding(t5: FlanT5) -> None:
@@ -118,7 +118,7 @@ def test_two_encoders_travel_as_one_spec(t5: FlanT5, clap: ClapText) -> None:
     both = CombinedText(pooled=clap, words=t5)
     spec = text_spec(both)
     twin = build_text_encoder(spec)
-    assert {name: (stream.dim, stream.slots) for name, stream in twin.streams.items()} == {
+    assert {name: (stream.dim, stream.max_length) for name, stream in twin.streams.items()} == {
         "pooled": (CLAP_DIM, 1),
         "words": (T5_DIM, 77),
     }

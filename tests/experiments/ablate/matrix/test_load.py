@@ -26,30 +26,30 @@ def law(name: str, **arguments: Any) -> dict[str, Any]:
     return {"class_path": f"mntp.masking.{name}", "init_args": arguments}
 
 
-A = law("Normal", loc=0.75, scale=0.10, low=0.0, high=1.0)
+A = law("ClippedNormal", loc=0.75, scale=0.10, low=0.0, high=1.0)
 B = law("TruncatedNormal", loc=1.0, scale=0.5, low=0.0, high=1.0)
-C = law("Mixture", laws=[A, B], weights=[0.5, 0.5])
+C = law("Mixture", components=[A, B], weights=[0.5, 0.5])
 D = law("TruncatedNormal", loc=0.85, scale=0.25, low=0.55, high=0.85)
 D_MAR = law("TruncatedNormal", loc=1.0, scale=0.25, low=0.7, high=1.0)
 
 # specs: section 6's table of rows, section 7's table of schedules
 PAPER_SAYS = {
-    ("table3", "A"): ("AudioNTP", {"hide": "none"}),
-    ("table3", "B"): ("AudioNTP", {"hide": "none"}),
-    ("table3", "C"): ("AudioNTP", {"hide": "zero", "ratio": law("Fixed", value=0.7)}),
-    ("table3", "D"): ("AudioNTP", {"hide": "gaussian", "ratio": law("Uniform", low=0.0, high=1.0)}),
-    ("table3", "E"): ("AudioNTP", {"hide": "drop", "ratio": C}),
-    ("table3", "F"): ("AudioNTP", {"hide": "zero", "ratio": C}),
-    ("table3", "G"): ("AudioMNTP", {"target_position_embedding": True, "ratio": C}),
-    ("table3", "H"): ("AudioMNTP", {"target_position_embedding": True, "ratio": D}),
-    ("table3", "H_mar"): ("AudioMNTP", {"target_position_embedding": True, "ratio": D_MAR}),
-    ("table3", "I"): ("AudioMNTP", {"target_position_embedding": False, "ratio": C}),
-    ("table3", "J"): ("AudioMNTP", {"target_position_embedding": True, "ratio": C}),
-    ("table3", "K"): ("AudioMAR", {"ratio": D_MAR}),
-    ("table8", "A"): ("AudioMNTP", {"target_position_embedding": True, "ratio": A}),
-    ("table8", "B"): ("AudioMNTP", {"target_position_embedding": True, "ratio": B}),
-    ("table8", "C"): ("AudioMNTP", {"target_position_embedding": True, "ratio": C}),
-    ("table8", "D"): ("AudioMNTP", {"target_position_embedding": True, "ratio": D}),
+    ("table3", "A"): ("AudioNTP", {"masking_mode": "none"}),
+    ("table3", "B"): ("AudioNTP", {"masking_mode": "none"}),
+    ("table3", "C"): ("AudioNTP", {"masking_mode": "zero", "mask_ratio": law("Fixed", value=0.7)}),
+    ("table3", "D"): ("AudioNTP", {"masking_mode": "gaussian", "mask_ratio": law("Uniform", low=0.0, high=1.0)}),
+    ("table3", "E"): ("AudioNTP", {"masking_mode": "drop", "mask_ratio": C}),
+    ("table3", "F"): ("AudioNTP", {"masking_mode": "zero", "mask_ratio": C}),
+    ("table3", "G"): ("AudioMNTP", {"target_position_embedding": True, "mask_ratio": C}),
+    ("table3", "H"): ("AudioMNTP", {"target_position_embedding": True, "mask_ratio": D}),
+    ("table3", "H_mar"): ("AudioMNTP", {"target_position_embedding": True, "mask_ratio": D_MAR}),
+    ("table3", "I"): ("AudioMNTP", {"target_position_embedding": False, "mask_ratio": C}),
+    ("table3", "J"): ("AudioMNTP", {"target_position_embedding": True, "mask_ratio": C}),
+    ("table3", "K"): ("AudioMAR", {"mask_ratio": D_MAR}),
+    ("table8", "A"): ("AudioMNTP", {"target_position_embedding": True, "mask_ratio": A}),
+    ("table8", "B"): ("AudioMNTP", {"target_position_embedding": True, "mask_ratio": B}),
+    ("table8", "C"): ("AudioMNTP", {"target_position_embedding": True, "mask_ratio": C}),
+    ("table8", "D"): ("AudioMNTP", {"target_position_embedding": True, "mask_ratio": D}),
 }
 
 
@@ -78,7 +78,7 @@ def test_row_b_starts_from_row_ks_run_and_row_j_from_nothing(cells: dict[tuple[s
 def test_the_product_of_the_axes_is_every_combination_that_makes_sense(matrix: Matrix) -> None:
     product = matrix.tables["factorial"]
     systems = [row.axes["system"] for row in product.rows.values()]
-    # AudioNTP: plain, and 3 ways to hide x 7 laws; AudioMNTP: position on or off x 7 laws; AudioMAR: 7 laws
+    # AudioNTP: plain, and 3 masking modes x 7 schedules; AudioMNTP: position on or off x 7 schedules; AudioMAR: 7
     assert {name: systems.count(name) for name in set(systems)} == {"AudioNTP": 22, "AudioMNTP": 14, "AudioMAR": 7}
     labels = 3 * 5 * 2 * 8  # systems, maskings and `mask token`, on and off, laws and `none`
     assert sum(product.excluded.values()) + len(product.rows) == labels
@@ -125,7 +125,7 @@ def test_a_product_leaves_out_what_it_excludes_and_has_what_it_includes(tmp_path
     assert sum(after.excluded.values()) - sum(before.excluded.values()) == len(gone)
     cells = {cell.row.id: cell for cell in expand(changed, "micro", [0], {"factorial"}) if cell.table == "factorial"}
     wide = cells["wide"]
-    assert wide.config["model"]["init_args"]["ratio"] == D_MAR and wide.row.published["fd"] == "15.55"
+    assert wide.config["model"]["init_args"]["mask_ratio"] == D_MAR and wide.row.published["fd"] == "15.55"
     assert wide.config["model"]["init_args"]["head"]["init_args"]["width"] == 16
     assert select_rows(changed, "factorial:wide") == {("factorial", "wide")}
 
@@ -189,8 +189,8 @@ def test_cells_share_nothing(matrix: Matrix) -> None:
         c for c in expand(matrix, "micro", [0]) if (c.table, c.row.id) in [("table3", "G"), ("table8", "C")]
     )  # the same by content
     assert first.config == second.config
-    first.config["model"]["init_args"]["ratio"]["init_args"]["laws"][0]["init_args"]["loc"] = 9
-    assert second.config["model"]["init_args"]["ratio"] == C
+    first.config["model"]["init_args"]["mask_ratio"]["init_args"]["components"][0]["init_args"]["loc"] = 9
+    assert second.config["model"]["init_args"]["mask_ratio"] == C
 
 
 def test_rows_to_run(matrix: Matrix) -> None:
@@ -229,10 +229,13 @@ MISTAKES = {  # what is changed in the repository's matrix: (old, new, what the 
     "a value said twice": ("axes: {system: AudioMAR, schedule: D_mar}",
                            "axes: {system: AudioMAR, masking: zero, schedule: D_mar}",
                            "system: AudioMAR already means masking: mask token"),
-    "two values on one node": ("set: {model.init_args.hide: gaussian}", "set: {model.init_args.ratio.low: 0.1}",
-                               "both set model.init_args.ratio"),
-    "half a class": ("{model.init_args.hide: zero}", "{model.init_args.head.class_path: Other}", "give the whole node"),
-    "a seed in an overlay": ("set: {model.init_args.hide: zero}", "set: {data.seed: 3}", "a run is asked for with its"),
+    "two values on one node": ("set: {model.init_args.masking_mode: gaussian}",
+                               "set: {model.init_args.mask_ratio.low: 0.1}",
+                               "both set model.init_args.mask_ratio"),
+    "half a class": ("{model.init_args.masking_mode: zero}", "{model.init_args.head.class_path: Other}",
+                     "give the whole node"),
+    "a seed in an overlay": ("set: {model.init_args.masking_mode: zero}", "set: {data.seed: 3}",
+                             "a run is asked for with its"),
     "another format": ("format: 1", "format: 2", "this program reads format 1"),
     "a row twice": ("      C:\n        axes: {system: AudioNTP", "      A:\n        axes: {system: AudioNTP",
                     "this key is given twice"),

@@ -62,7 +62,7 @@ def test_what_cannot_change_a_trained_model_is_not_in_its_hash(key: str, value: 
     ("key", "value"),
     [
         ("model.class_path", "mntp.systems.AudioMAR"),
-        ("model.init_args.hide", "zero"),
+        ("model.init_args.masking_mode", "zero"),
         ("model.init_args.a_new_default", 1),
         ("data.batch_size", 64),
         ("trainer.max_steps", 401),
@@ -184,7 +184,11 @@ def test_only_the_models_samples_depend_on_decoding(plan_rows: Planner) -> None:
 
 
 def test_a_misspelt_key_is_told_with_its_line_and_row(tmp_path: Path) -> None:
-    text = (REPOSITORY / "ablations.yaml").read_text().replace("init_args.hide: gaussian", "init_args.hyde: gaussian")
+    text = (
+        (REPOSITORY / "ablations.yaml")
+        .read_text()
+        .replace("init_args.masking_mode: gaussian", "init_args.hyde: gaussian")
+    )
     number = next(n for n, line in enumerate(text.splitlines(), start=1) if "hyde" in line)
     matrix = load_world(tmp_path, text)
     with pytest.raises(ValueError, match=rf"ablations\.yaml:{number}: table3 row D: .*hyde.* not expected") as raised:

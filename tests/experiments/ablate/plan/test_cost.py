@@ -98,7 +98,7 @@ def test_a_run_that_isnt_finished_tells_nothing(tmp_path: Path) -> None:
         ({"seed": 3}, True),
         ({"max_steps": 9}, True),
         ({"decoding": {"scale": 7.0}}, True),
-        ({"ratio": {"class_path": "Fixed"}}, False),
+        ({"mask_ratio": {"class_path": "Fixed"}}, False),
         ({"devices": 8}, False),
         ({"head": {"class_path": "mntp.heads.DiffusionHead", "init_args": {"width": 16}}}, False),
     ],

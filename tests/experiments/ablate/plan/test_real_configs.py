@@ -40,7 +40,7 @@ def changed(first: Any, second: Any, key: str = "") -> set[str]:
     return {d for name in names for d in changed(first.get(name), second.get(name), f"{key}.{name}".lstrip("."))}
 
 
-HIDE, RATIO = "model.init_args.hide", "model.init_args.ratio"
+HIDE, RATIO = "model.init_args.masking_mode", "model.init_args.mask_ratio"
 TARGET, DEPTH = "model.init_args.target_position_embedding", "model.init_args.head.init_args.depth"
 LOW_HIGH = {f"{RATIO}.init_args.{end}" for end in ("loc", "low", "high")}
 STEPS, ORDER = (f"model.init_args.decoding.{key}" for key in ("num_steps", "order"))
@@ -49,7 +49,7 @@ SOLVER = "model.init_args.decoding.solver"
 DIFFUSION_STEPS = "model.init_args.decoding.num_diffusion_steps"
 GUIDED = "model.init_args.decoding.guided_steps"
 AT_ONCE = "model.init_args.decoding.tokens_per_call"
-GROWING = "model.init_args.decoding.growing"
+GROWING = "model.init_args.decoding.ramp"
 RANDOM = "model.init_args.decoding.random_order"
 DIFFERS: dict[tuple[str, str], tuple[tuple[str, str], set[str]]] = {  # row: (compared with, exactly these keys)
     ("table3", "B"): (("table3", "A"), {"init"}),
@@ -127,11 +127,11 @@ def test_neighbours_of_different_systems_differ_by_system_backbone_and_masking(
 ) -> None:
     """G from E (and from A), K from H_mar: by class, and by the arguments that only one of the two classes has."""
     rows = {row: config["model"] for (table, row), config in micro[1].items() if table == "table3"}
-    parallel = {f"decoding.{key}" for key in ("tokens_per_call", "growing", "random_order")}
+    parallel = {f"decoding.{key}" for key in ("tokens_per_call", "ramp", "random_order")}
     own_of_mntp = {"target_position_embedding", "shuffled", *parallel}
     for first, second, keys in (
-        ("G", "E", {"hide", *own_of_mntp}),
-        ("G", "A", {"hide", "ratio", *own_of_mntp}),
+        ("G", "E", {"masking_mode", *own_of_mntp}),
+        ("G", "A", {"masking_mode", "mask_ratio", *own_of_mntp}),
         ("K", "H_mar", {"backbone", "decoding.num_steps", "decoding.order", *own_of_mntp}),
     ):
         arguments = [rows[row]["init_args"] for row in (first, second)]
@@ -221,7 +221,7 @@ def test_every_combination_of_the_axes_resolves_and_is_another_model() -> None:
     assert all(models.count(model) == 1 for model in models)
     for cell, model in zip(cells, models, strict=True):
         assert model["class_path"].endswith(f".{cell.settings['system']}")
-        assert (model["init_args"]["ratio"] is None) == (cell.settings["masking"] == "none")
+        assert (model["init_args"]["mask_ratio"] is None) == (cell.settings["masking"] == "none")
         expected = {"on": True, "off": None if cell.settings["system"] != "AudioMNTP" else False}
         target = model["init_args"].get("target_position_embedding")
         assert target is expected[cell.settings["target_position_embedding"]]

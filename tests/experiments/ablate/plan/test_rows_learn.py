@@ -41,7 +41,7 @@ def batch_for(system: AudioSystem) -> TokenBatch:
         return torch.randn(shape, generator=generator, dtype=torch.float64)
 
     text = {
-        name: TextStates(normal(B, stream.slots, stream.dim), torch.full((B,), stream.slots))
+        name: TextStates(normal(B, stream.max_length, stream.dim), torch.full((B,), stream.max_length))
         for name, stream in system.prompt.streams.items()
     }
     tokens = normal(B, system.num_tokens, system.token_dim)

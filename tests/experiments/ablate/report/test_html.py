@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from experiments.ablate.matrix.schema import LawCurve
+from experiments.ablate.matrix.schema import ScheduleCurve
 from experiments.ablate.plan.cell_state import cell_state
 from experiments.ablate.plan.plan_file import Plan, PlannedCell, PlannedTable, read_plan, write_plan
 from experiments.ablate.report.audio import encoded, heard_prompts, spectrogram_jpeg
@@ -79,7 +79,7 @@ def world(tmp_path: Path) -> tuple[Path, list[PlannedCell]]:
     failed = scoring_folder(cells[3])
     failed.mkdir(parents=True)
     (failed / "failure.json").write_text(json.dumps({"reason": f"exit code 1\nTraceback\nValueError: {EVIL}"}))
-    law = LawCurve("Normal(0.75, 0.1)", 0.75, [0.0] * 50 + [2.0] * 50, [[1.0, 0.1]])
+    law = ScheduleCurve("Normal(0.75, 0.1)", 0.75, [0.0] * 50 + [2.0] * 50, [[1.0, 0.1]])
     plan = plan_of(*cells, table3=PlannedTable(f"Table 3 {EVIL}", baseline="G"))
     write_plan(replace(plan, laws={"C": law, "unused": replace(law, formula="Fixed(0.1)")}), tmp_path)
     return tmp_path, cells
