@@ -21,7 +21,7 @@ COMMANDS = {
     "evaluate": ("experiments.commands.evaluate", "evaluate", "score a folder of generated audio against references"),
     "compare": ("experiments.commands.compare", "compare", "put scored systems side by side, with paired intervals"),
     "params": ("experiments.commands.params", "params", "count the parameters of each part of a config's model"),
-    "components": ("experiments.commands.schedules", "components", "draw the masking schedules of a matrix"),
+    "schedules": ("experiments.commands.schedules", "schedules", "draw the mask schedules of a matrix"),
     "bench load": ("experiments.bench.load", "load", "measure how fast clips are read, beside what training takes"),
     "bench head": ("experiments.bench.head", "head", "measure the solvers of the diffusion head"),
     "bench sample": ("experiments.bench.sample", "sample", "measure how fast tokens are drawn, beside a plain variant"),
