@@ -6,14 +6,10 @@ from typing import Any, NamedTuple
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader, Dataset
 
-from data_modules.corpora.embedded import EmbeddedSource
 from data_modules.epoch_order import Draws, ResumableOrder
-from data_modules.preparation.prepare import prepare_store
 from data_modules.scenes import EmbeddedCorpus
 from data_modules.store.store import Store
 from mntp.batch import TokenBatch
-from mntp.text.hashed import HashedText
-from mntp.tokenizers.mel import MelTokenizer
 
 
 class Clip(NamedTuple):
@@ -137,14 +133,7 @@ class LatentDataModule(LightningDataModule):
                 raise ValueError(
                     f"{self.path}: the embedded corpus is prepared on a local disk; give data.store a path"
                 )
-            prepare_store(
-                EmbeddedSource(self.corpus),
-                MelTokenizer(self.token_dim),
-                HashedText(),
-                self.path,
-                seconds=self.corpus.seconds,
-                threads=2,  # as the stores had that are there already
-            )
+            _prepare_embedded(self.corpus, self.token_dim, self.path)
         Store(self.path).verify()
 
     def train_dataloader(self) -> DataLoader[Clip]:
@@ -200,3 +189,20 @@ class LatentDataModule(LightningDataModule):
             persistent_workers=self.num_workers > 0,
             collate_fn=collate,
         )
+
+
+def _prepare_embedded(corpus: EmbeddedCorpus, token_dim: int, out: Path) -> None:
+    """Prepare a store of the embedded corpus, unless it is there. Only here a reader needs what writes stores."""
+    from data_modules.corpora.embedded import EmbeddedSource
+    from data_modules.preparation.prepare import prepare_store
+    from mntp.text.hashed import HashedText
+    from mntp.tokenizers.mel import MelTokenizer
+
+    prepare_store(
+        EmbeddedSource(corpus),
+        MelTokenizer(token_dim),
+        HashedText(),
+        out,
+        seconds=corpus.seconds,
+        threads=2,  # existing stores were made with two: another number rounds sums differently
+    )

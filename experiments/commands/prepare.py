@@ -94,7 +94,7 @@ def _sized(tokenizer: Tokenizer, token_dim: int | None) -> Tokenizer:
         return MelTokenizer(**tokenizer.settings() | {"token_dim": token_dim})
     raise ValueError(
         f"--token_dim {token_dim} is for MelTokenizer; a token of {type(tokenizer).__name__} has "
-        f"{tokenizer.token_dim} values: leave the option out"
+        f"{tokenizer.layout.dim} values: leave the option out"
     )
 
 

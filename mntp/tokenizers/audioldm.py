@@ -14,6 +14,7 @@ from mntp.pretrained.frozen import load_model
 from mntp.pretrained.precision import default_device, float32
 from mntp.seeding import make_generator
 from mntp.tokenizers.base import Tokenizer
+from mntp.tokenizers.layout import mel_layout
 
 PATCH = 4
 LATENT_CHANNELS = 8
@@ -35,8 +36,6 @@ class AudioLDM(Tokenizer):
 
     Source: https://github.com/haoheliu/AudioLDM (arXiv 2301.12503); patches as in MAR (arXiv 2406.11838).
     """
-
-    token_dim = LATENT_CHANNELS * PATCH * PATCH
 
     def __init__(
         self,
@@ -64,6 +63,7 @@ class AudioLDM(Tokenizer):
         from diffusers import AutoencoderKL
         from transformers import SpeechT5HifiGan
 
+        self.layout = mel_layout(LATENT_CHANNELS * PATCH * PATCH)
         self.path = str(path)
         self.posterior = posterior
         self.seed = seed
@@ -94,7 +94,7 @@ class AudioLDM(Tokenizer):
         """Encode waveform [B, samples] (float32, 16 kHz, samples a multiple of 2560) to tokens [B, N, 128].
 
         Raises:
-            ValueError: the length does not fill whole time slices.
+            ValueError: the length does not fill whole frames.
         """
         self.num_tokens(waveform.shape[-1])
         with float32():
@@ -107,11 +107,7 @@ class AudioLDM(Tokenizer):
         Raises:
             ValueError: the tokens are not [B, multiple of 4, 128].
         """
-        if tokens.dim() != 3 or tokens.shape[1] % self.tokens_per_slice or tokens.shape[2] != self.token_dim:
-            raise ValueError(
-                f"tokens of shape {tuple(tokens.shape)} can't be decoded; expected "
-                f"[B, multiple of {self.tokens_per_slice}, {self.token_dim}]: were they made by another tokenizer?"
-            )
+        self.layout.check_tokens(tokens.shape)
         latents = unpatchify(tokens.float()) / self.scaling_factor
         with float32():
             return torch.cat([self._waveform(clip[None]) for clip in latents]).to(tokens.device)

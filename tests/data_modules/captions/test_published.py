@@ -11,6 +11,7 @@ import torch
 
 from data_modules.captions.published import read_table
 from data_modules.captions.rows import CaptionRow
+from data_modules.corpora.base import ClipSize
 from data_modules.corpora.captioned_folder import CaptionedFolder
 from data_modules.corpora.mixture import Corpora, Corpus, read_corpora
 from data_modules.preparation.findings import UnusableClipsError
@@ -146,7 +147,7 @@ def test_any_rate_and_format_in_stereo_is_heard_alike(
     soundfile.write(tmp_path / f"a.{suffix}", np.stack([tone, 0 * tone], 1), rate, subtype=subtype)
     write(tmp_path / "captions.csv", f"file,caption,split\na.{suffix},a tone,test\n")
     source = CaptionedFolder(tmp_path / "captions.csv", tmp_path)
-    window = source.read(source.rows[0], 5120).kept[0]
+    window = source.read(source.rows[0], ClipSize(5120, 16_000)).kept[0]
     sixteen = np.arange(5120) / 16_000
     expected = normalise(torch.from_numpy(np.sin(2 * np.pi * 440 * sixteen) * np.sin(np.pi * sixteen / 0.32))).float()
     inside = slice(800, 4000)  # lossy coders smear the ends

@@ -15,7 +15,7 @@ import pytest
 import soundfile
 
 from data_modules.corpora.captioned_folder import CaptionedFolder, Cutting
-from data_modules.preparation import prepare as prepare_module
+from data_modules.preparation import assembling, encoding, reading
 from data_modules.preparation.prepare import prepare_store
 from tests.data_modules.folders import RATE, SECONDS, EnergyTokenizer, LetterText
 from tests.data_modules.preparation.test_prepare import everything_in
@@ -27,8 +27,8 @@ CHANGES = ("replace", "rename", "hardlink_to", "mkdir", "unlink")  # whatever ch
 
 @pytest.fixture(autouse=True)
 def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(prepare_module, "ROWS_PER_PIECE", 3)
-    monkeypatch.setattr(prepare_module, "CLIPS_PER_SHARD", 4)
+    monkeypatch.setattr(reading, "ROWS_PER_PIECE", 3)
+    monkeypatch.setattr(encoding, "CLIPS_PER_SHARD", 4)
     monkeypatch.setattr("data_modules.preparation.work_queue.POLL_SECONDS", 0.01)
 
 
@@ -169,11 +169,11 @@ def test_processes_share_the_work_and_do_nothing_twice(
     heard = tmp_path / "heard"
     read = CaptionedFolder.inspect
 
-    def inspect(self: CaptionedFolder, row, samples):  # type: ignore[no-untyped-def]  # as the original
+    def inspect(self: CaptionedFolder, row, size):  # type: ignore[no-untyped-def]  # as the original
         time.sleep(0.02)
         with heard.open("a") as file:
             file.write(f"{os.getpid()} {row.file}\n")
-        return read(self, row, samples)
+        return read(self, row, size)
 
     monkeypatch.setattr(CaptionedFolder, "inspect", inspect)
     children = [forked(lambda: prepare(folder, tmp_path / "store")) for _ in range(2)]
@@ -200,7 +200,7 @@ def stop_before_assembly(source: CaptionedFolder, out: Path, monkeypatch: pytest
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(prepare_module, "finish_store", interrupt)
+        patch.setattr(assembling, "finish_store", interrupt)
         prepare(source, out)
     return out.with_name(f".{out.name}.work")
 
