@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from data_modules.store.store import ClipRow
+from data_modules.store.clips import ClipRow
 
 
 @dataclass(frozen=True)

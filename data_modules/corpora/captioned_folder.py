@@ -12,7 +12,7 @@ from torch import Tensor
 
 from data_modules.captions.published import read_excluded, read_table
 from data_modules.corpora.base import ClipSize, Row, Source, UnusableClip, Window, Windows
-from data_modules.store.store import ClipRow
+from data_modules.store.clips import ClipRow
 from mntp.audio.files import AudioError, read_audio
 from mntp.audio.log_mel import fit_length, normalise
 from mntp.io.fingerprint import hash_text

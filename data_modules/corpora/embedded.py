@@ -7,7 +7,7 @@ import torch
 from data_modules.corpora.base import ClipSize, Finding, Row, Source, Window, Windows
 from data_modules.scenes import EmbeddedCorpus
 from data_modules.scenes.instruments import SAMPLE_RATE
-from data_modules.store.store import ClipRow
+from data_modules.store.clips import ClipRow
 from mntp.audio.files import change_rate
 from mntp.audio.log_mel import fit_length, normalise
 

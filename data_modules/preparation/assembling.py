@@ -12,7 +12,7 @@ from data_modules.preparation.findings import Part, Survey
 from data_modules.preparation.fitting import LearnsFromSound, load_fitted
 from data_modules.preparation.job import Job
 from data_modules.preparation.work_queue import AGAIN, Piece
-from data_modules.store.store import ClipRow
+from data_modules.store.clips import ClipRow
 from data_modules.store.writer import finish_store, shard_name
 from mntp.io.files import atomic_folder
 from mntp.io.integrity import verify_file

@@ -16,8 +16,6 @@ Stores that were made before layouts were recorded are read, too.
 """
 
 import bisect
-import csv
-import io
 import json
 import os
 from collections.abc import Sequence
@@ -33,6 +31,7 @@ from safetensors.torch import load as load_tensors
 from torch import Tensor
 from torch.utils.data import get_worker_info
 
+from data_modules.store.clips import read_clips
 from data_modules.store.shard import Shard
 from mntp.batch import TextStates, TokenBatch
 from mntp.io.fingerprint import hash_text
@@ -42,30 +41,8 @@ from mntp.tokenizers.layout import TokenLayout, mel_layout
 
 FORMAT = 1
 INDEX = "index.json"
-CLIPS = "clips.csv"
 COVERAGE = "coverage.json"
 AGAIN = "prepare the store again (mntp prepare ... --overwrite)"
-
-
-@dataclass(frozen=True)
-class ClipRow:
-    """One row of `clips.csv`: a window of a sound, with its caption.
-
-    Attributes:
-        id: unique and safe as a file name.
-        file: the source's name of the whole sound.
-        caption: what is heard.
-        split: `train`, `val` or `test`.
-        seconds: of sound in the window; the rest is padding.
-        start: of the window in the sound, in seconds.
-    """
-
-    id: str
-    file: str
-    caption: str
-    split: str
-    seconds: float
-    start: float
 
 
 @dataclass(frozen=True)
@@ -127,7 +104,10 @@ class Store:
         self._folder = Folder(path)
         self.path = self._folder.path or Path(str(path).partition("://")[2])
         self.index = _read_index(self._folder)
-        self.clips = _read_clips(self._folder)
+        try:
+            self.clips = read_clips(self._folder)
+        except ValueError as error:
+            raise ValueError(f"{error}; {AGAIN}") from error
         self._ends = list(accumulate(shard["clips"] for shard in self.index["shards"]))
         if self._ends[-1:] != [len(self.clips)]:
             raise ValueError(
@@ -301,16 +281,3 @@ def _read_index(folder: Folder) -> dict[str, Any]:
     if found != FORMAT:
         raise ValueError(f"{folder / INDEX}: format {found!r}, expected {FORMAT}; {AGAIN}")
     return dict(index)
-
-
-def _read_clips(folder: Folder) -> list[ClipRow]:
-    try:
-        text = io.StringIO(folder.read_bytes(CLIPS).decode(), newline="")
-        return [_as_clip(row) for row in csv.DictReader(text)]
-    except (OSError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{folder / CLIPS}: not the clips of a store ({error}); {AGAIN}") from error
-
-
-def _as_clip(row: dict[str, str]) -> ClipRow:
-    seconds, start = float(row["seconds"]), float(row["start"])
-    return ClipRow(row["id"], row["file"], row["caption"], row["split"], seconds, start)

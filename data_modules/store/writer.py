@@ -1,11 +1,9 @@
 """Writing a store: first the shards, then `clips.csv`, the tokenizer's parameters, coverage and, last, the index."""
 
-import csv
 import hashlib
-import io
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, astuple, fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +12,8 @@ from safetensors.torch import save
 from torch import Tensor
 
 from data_modules.captions.rows import SPLITS
-from data_modules.store.store import COVERAGE, FORMAT, INDEX, ClipRow, store_fingerprint
+from data_modules.store.clips import CLIPS, ClipRow, clips_as_csv
+from data_modules.store.store import COVERAGE, FORMAT, INDEX, store_fingerprint
 from mntp.audio.files import write_audio
 from mntp.io.files import atomic_write
 from mntp.tokenizers.layout import TokenLayout
@@ -122,7 +121,7 @@ def finish_store(
     for split in AUDIO_SPLITS:
         (folder / "audio" / split).mkdir(parents=True, exist_ok=True)
     files = {
-        "clips.csv": _write(folder / "clips.csv", _as_csv(clips)),
+        CLIPS: _write(folder / CLIPS, clips_as_csv(clips)),
         "tokenizer.safetensors": _write(folder / "tokenizer.safetensors", save(tokenizer["state"])),
     }
     index: dict[str, Any] = {
@@ -167,15 +166,6 @@ def _as_int32(ids: Tensor | None, clip: ClipRow, num_tokens: int, vocabulary: in
             f"numbers from 0 to {vocabulary - 1}"
         )
     return ids.detach().cpu().to(torch.int32).contiguous()
-
-
-def _as_csv(clips: Sequence[ClipRow]) -> bytes:
-    """`clips.csv`, with seconds that read back exactly."""
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([field.name for field in fields(ClipRow)])
-    writer.writerows(astuple(clip) for clip in clips)
-    return text.getvalue().encode()
 
 
 def _statistics(clips: Sequence[ClipRow]) -> dict[str, Any]:

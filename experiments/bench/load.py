@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from data_modules.latents import LatentDataModule
-from data_modules.store.store import ClipRow
+from data_modules.store.clips import ClipRow
 from data_modules.store.writer import CLIPS_PER_SHARD, ShardWriter, finish_store, shard_name
 from experiments.bench.common import print_line, seconds_of
 from mntp.io.progress import show_progress

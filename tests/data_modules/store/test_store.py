@@ -8,7 +8,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from data_modules.store.store import ClipRow, Store
+from data_modules.store.clips import ClipRow
+from data_modules.store.store import Store
 from data_modules.store.writer import ShardWriter, finish_store, shard_name
 from mntp.audio.files import read_audio
 from mntp.io import integrity
