@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from mntp.batch import Stream
+from mntp.batch import TextStream
 from mntp.text import TextEncoder
 from mntp.tokenizers import Tokenizer, TokenLayout
 
@@ -55,7 +55,7 @@ class LevelTokenizer(Tokenizer):
 class VowelText(TextEncoder):
     """How often each vowel comes: stream `pooled`; and a state a word: stream `words`."""
 
-    streams: ClassVar[dict[str, Stream]] = {"pooled": Stream(5, 1), "words": Stream(5, 4)}
+    streams: ClassVar[dict[str, TextStream]] = {"pooled": TextStream(5, 1), "words": TextStream(5, 4)}
 
     def encode(self, captions: list[str]) -> dict[str, list[Tensor]]:
         words = [torch.tensor([_vowels(word) for word in caption.split()[:4]]) for caption in captions]

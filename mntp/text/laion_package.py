@@ -10,9 +10,9 @@ from torch import Tensor
 from mntp.batch import TextStream
 from mntp.io.fingerprint import check_content, hash_tensors
 from mntp.pretrained.hub import checkpoint_folder
+from mntp.pretrained.laion_clap import TEXT_TOKENIZER
 from mntp.pretrained.precision import default_device, float32
 from mntp.text.base import TextEncoder
-from mntp.text.clap import LAION_TOKENIZER
 
 
 class LaionClapText(TextEncoder):
@@ -43,7 +43,7 @@ class LaionClapText(TextEncoder):
                 "LaionClapText needs the package laion-clap, which is not installed; use ClapText, which gives the "
                 "same for the same file, or install laion-clap and torchvision in an environment with numpy below 2"
             )
-        checkpoint_folder(LAION_TOKENIZER, "tokenizer")
+        checkpoint_folder(TEXT_TOKENIZER, "tokenizer")
         module = importlib.import_module("laion_clap").CLAP_Module(enable_fusion=False, amodel=audio_model)
         module.load_ckpt(self.path, verbose=False)
         self._module = module.float().eval().requires_grad_(False).to(default_device())
