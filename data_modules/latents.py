@@ -13,7 +13,7 @@ from mntp.batch import TokenBatch
 
 
 class Clip(NamedTuple):
-    """A clip that is read when a batch is made of it: its store, and its row there."""
+    """A clip that is read when its batch is made: its store, and its row there."""
 
     store: Store
     row: int
@@ -46,8 +46,8 @@ def collate(clips: list[Clip]) -> TokenBatch:
 class ResumableLoader(DataLoader[Clip]):
     """A loader that resumes within an epoch.
 
-    Its sampler knows where to go on. Having these two methods tells Lightning that a resume is exact, and that
-    there is nothing to warn of.
+    Its sampler knows where to continue. These two methods tell Lightning that a resume is exact, so that it doesn't
+    warn.
     """
 
     def state_dict(self) -> dict[str, Any]:
@@ -61,10 +61,10 @@ class ResumableLoader(DataLoader[Clip]):
 class LatentDataModule(LightningDataModule):
     """Batches of prepared tokens (`TokenBatch`) from a store.
 
-    Training clips come in an order that is a function of seed, epoch, rank and position (`ResumableOrder`); the
-    last, incomplete batch of an epoch is dropped. Resuming any checkpoint gives the batches that the uninterrupted
-    training would have had, with any number of workers. Validation and test clips come in the
-    store's order, all of them in every process. `predict` takes the test split.
+    The order of training clips is a function of seed, epoch, rank and position (`ResumableOrder`); the last, incomplete
+    batch of an epoch is dropped. A resume from any checkpoint gives the batches that the uninterrupted training would
+    have had, with any number of workers. Validation and test clips come in the store's order, all of them in every
+    process. `predict` takes the test split.
 
     Args:
         store: the folder of a store, or a URL that fsspec knows (`s3://bucket/store`).
@@ -178,7 +178,7 @@ class LatentDataModule(LightningDataModule):
         if self.trainer is None:
             return 0
         loop: Any = self.trainer.fit_loop.epoch_loop  # Lightning types the tracker as its base class
-        # `processed` and not `completed`, which is one behind inside on_train_batch_end.
+        # `processed` and not `completed`, which lags by one inside on_train_batch_end.
         return int(loop.batch_progress.total.processed)
 
     def _sequential(self, split: str) -> DataLoader[Clip]:

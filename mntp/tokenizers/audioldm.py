@@ -31,8 +31,8 @@ class AudioLDM(Tokenizer):
     frequency inner, value order channel, time, frequency -> and exactly back, through HiFi-GAN. It expects waveforms
     as `mntp.audio.log_mel.normalise` leaves them, padded afterwards: padding is then log(1e-5) in every band.
 
-    The weights stay where they are; their path and hash travel with a store and a checkpoint. Runs on the GPU where
-    there is one, in float32, clip by clip: a clip's tokens never depend on its neighbours.
+    The weights don't travel with a store or a checkpoint; their path and hash do. It runs on the GPU if there is one,
+    in float32 and clip by clip, so that a clip's tokens never depend on the rest of its batch.
 
     Source: https://github.com/haoheliu/AudioLDM (arXiv 2301.12503); patches as in MAR (arXiv 2406.11838).
     """
@@ -55,7 +55,7 @@ class AudioLDM(Tokenizer):
             weights: hash that the weights must have; None takes any.
 
         Raises:
-            ValueError: the models are not to be had, are of another kind than AudioLDM's, or have another hash.
+            ValueError: the models can't be found, are of another kind than AudioLDM's, or have another hash.
         """
         super().__init__()
         if posterior not in ("mean", "sample"):
@@ -83,11 +83,11 @@ class AudioLDM(Tokenizer):
         return {"path": self.path, **self.identity()}
 
     def identity(self) -> dict[str, Any]:
-        """The same without the path: equal weights encode alike wherever they lie."""
+        """The settings without the path: equal weights give equal tokens wherever they lie."""
         return {"posterior": self.posterior, "seed": self.seed, "weights": self.weights}
 
     def state(self) -> dict[str, Tensor]:
-        """Nothing: the weights are loaded again."""
+        """Empty: the weights are loaded again from their path."""
         return {}
 
     def encode(self, waveform: Tensor) -> Tensor:

@@ -79,7 +79,7 @@ def test_stacked_queries_keys_and_values_are_cut_in_their_order() -> None:
             {name: None for name in layout("clap_htsat_tiny") if ".layers.2.blocks.5." in name},
             r"lacks audio_model\.audio_encoder\.layers\.2\.blocks\.5\..* in all\)",
         ),
-        ({"text_branch.extra": (2,)}, r"has what the model has not: text_model\.extra"),
+        ({"text_branch.extra": (2,)}, r"has unexpected tensors: text_model\.extra"),
         ({"text_projection.0.bias": (3,)}, r"for text_projection\.linear1\.bias \(\[3\], expected \[512\]\)"),
         ({"audio_branch.patch_embed.proj.weight": None}, r"has no audio_branch\.patch_embed\.proj\.weight"),
         ({"audio_branch.patch_embed.proj.weight": (64, 1, 4, 4)}, "HTSAT has width 96 or 128, the file's has 64"),
