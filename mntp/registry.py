@@ -38,8 +38,7 @@ def allow_imports(packages: Iterable[str]) -> None:
     named = [package.partition(".")[0] for package in packages]
     for package in named:
         _import_module(package)
-    before = [package for package in os.environ.get(ALLOWED, "").split(",") if package]
-    os.environ[ALLOWED] = ",".join(dict.fromkeys([*before, *named]))
+    os.environ[ALLOWED] = ",".join(dict.fromkeys([*_allowed(), *named]))
 
 
 def import_class(path: str, base: type[Any], family: str) -> type[Any]:
@@ -56,7 +55,7 @@ def import_class(path: str, base: type[Any], family: str) -> type[Any]:
     """
     module, _, name = path.rpartition(".")
     package = path.partition(".")[0]
-    if package not in sys.modules and package not in os.environ.get(ALLOWED, "").split(","):
+    if package not in sys.modules and package not in _allowed():
         raise ValueError(
             f"{family} {path!r} is of the package {package!r}, which is not imported; a file alone can't decide that "
             f"its code is run: allow it by --import {package}, by {ALLOWED}={package} in the environment, or in "
@@ -115,6 +114,11 @@ def build(spec: Mapping[str, Any], known: Mapping[str, type[T]], family: str, ba
         return cls(**spec["settings"])
     except TypeError as error:
         raise ValueError(f"{family} {spec['class']} does not take its settings {spec['settings']}: {error}") from error
+
+
+def _allowed() -> list[str]:
+    """Packages that the environment allows."""
+    return [package for package in os.environ.get(ALLOWED, "").split(",") if package]
 
 
 def _import_module(name: str) -> Any:

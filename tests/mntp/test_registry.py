@@ -31,6 +31,9 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 def test_a_name_in_a_file_imports_nothing_on_its_own(package: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=f"--import {package}, by MNTP_IMPORT={package}"):
         import_class(f"{package}.parts.Own", Tokenizer, "tokenizer")
+    for path in (".parts.Own", "..Own", f"{package}."):
+        with pytest.raises(ValueError, match="not imported"):
+            import_class(path, Tokenizer, "tokenizer")
     assert not (tmp_path / package / "ran").exists()
     assert package not in sys.modules
 
