@@ -4,11 +4,12 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, Any
 
 from mntp.io.files import file_sha256
+
+if TYPE_CHECKING:  # commands that only hash plain data start without torch
+    from torch import Tensor, nn
 
 _NUM_DIGITS = 12
 
@@ -32,7 +33,7 @@ def file_digest(path: Path) -> str:
     return f"sha256:{file_sha256(path)}"
 
 
-def hash_tensors(weights: Mapping[str, Tensor], **facts: object) -> str:
+def hash_tensors(weights: "Mapping[str, Tensor]", **facts: object) -> str:
     """Return 12 hex digits over tensors by name, and over facts that no tensor shows (JSON values).
 
     Tensors are compared in float32, whatever dtype they were stored in. Integer tensors, such as indices, are left
@@ -61,7 +62,7 @@ def check_content(path: str, found: str, expected: str | None) -> str:
     return found
 
 
-def hash_state(state: Mapping[str, Tensor], description: str) -> str:
+def hash_state(state: "Mapping[str, Tensor]", description: str) -> str:
     """Return 12 hex digits over a description and the names and values of tensors, in the dtypes that they have."""
     digest = hashlib.sha256(description.encode())
     for name, tensor in sorted(state.items()):
@@ -70,6 +71,6 @@ def hash_state(state: Mapping[str, Tensor], description: str) -> str:
     return digest.hexdigest()[:_NUM_DIGITS]
 
 
-def hash_weights(network: nn.Module, description: str) -> str:
+def hash_weights(network: "nn.Module", description: str) -> str:
     """Return 12 hex digits over a description and a network's state dict."""
     return hash_state(network.state_dict(), description)
