@@ -16,6 +16,7 @@ import soundfile
 
 from data_modules.corpora.captioned_folder import CaptionedFolder, Cutting
 from data_modules.preparation import assembling, encoding, reading
+from data_modules.preparation import prepare as prepare_module
 from data_modules.preparation.prepare import prepare_store
 from tests.data_modules.folders import RATE, SECONDS, EnergyTokenizer, LetterText
 from tests.data_modules.preparation.test_prepare import everything_in
@@ -181,6 +182,27 @@ def test_processes_share_the_work_and_do_nothing_twice(
     lines = [line.split() for line in heard.read_text().splitlines()]
     assert sorted(file for _, file in lines) == sorted(row.file for row in folder.rows)
     assert {int(process) for process, _ in lines} == set(children)
+
+
+@pytest.mark.parametrize("next_step", ["fit_tokenizer", "encode_clips", "locked"])
+def test_a_process_that_is_overtaken_stops_without_doing_work_again(
+    tmp_path: Path, folder: CaptionedFolder, monkeypatch: pytest.MonkeyPatch, next_step: str
+) -> None:
+    """Another process finishes the store, and removes the pieces, between two steps of this one."""
+    prepare(folder, tmp_path / "alone" / "store")
+    out, original, patch = tmp_path / "out" / "store", getattr(prepare_module, next_step), pytest.MonkeyPatch()
+
+    def overtaken(*arguments: object) -> object:
+        patch.undo()
+        assert ended(forked(lambda: prepare(folder, out))) == 0
+        monkeypatch.setattr(EnergyTokenizer, "encode", None)  # not to be called again here
+        return original(*arguments)
+
+    patch.setattr(prepare_module, next_step, overtaken)
+    prepare(folder, out)
+    assert EnergyTokenizer.encode is None
+    assert {path.name for path in out.parent.iterdir()} == {"store", ".store.lock"}
+    assert everything_in(out.parent) == everything_in(tmp_path / "alone")
 
 
 def test_helpers_of_one_command_make_the_same_store(tmp_path: Path, folder: CaptionedFolder) -> None:

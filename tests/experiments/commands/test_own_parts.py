@@ -73,7 +73,7 @@ def test_own_parts_by_their_dotted_path(
         build_tokenizer(front_end["tokenizer"])
     assert PACKAGE not in sys.modules
 
-    streams = {"pooled": {"dim": 5, "slots": 1}, "words": {"dim": 5, "slots": 4}}
+    streams = {"pooled": {"dim": 5, "max_length": 1}, "words": {"dim": 5, "max_length": 4}}
     arguments = plain_arguments_of("AudioNTP") | {"token_dim": 8, "num_tokens": 32, "streams": streams}
     system = build_system("mntp.systems.AudioNTP", arguments)
     system.attach_front_end(front_end)
