@@ -40,4 +40,4 @@ class AudioWriter(BasePredictionWriter):
         folder = Path(trainer.log_dir or trainer.default_root_dir) / "predictions"
         folder.mkdir(parents=True, exist_ok=True)
         for row, waveform in zip(batch.index.tolist(), self._tokenizer.decode(prediction.cpu()), strict=True):
-            write_audio(folder / f"{row:06d}.wav", waveform)
+            write_audio(folder / f"{row:06d}.wav", waveform, self._tokenizer.layout.sample_rate)

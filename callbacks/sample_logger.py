@@ -11,8 +11,8 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from mntp.audio.files import write_audio
-from mntp.audio.log_mel import SAMPLE_RATE, LogMel
+from mntp.audio.files import change_rate, write_audio
+from mntp.audio.log_mel import HOP, SAMPLE_RATE, LogMel
 from mntp.batch import TextStates, TokenBatch
 from mntp.seeding import derive_seed
 from mntp.systems import AudioSystem
@@ -57,13 +57,14 @@ class SampleLogger(Callback):
         tokenizer = build_tokenizer(pl_module.front_end["tokenizer"])
         folder = self.dirpath or Path(trainer.log_dir or trainer.default_root_dir) / "samples"
         folder.mkdir(parents=True, exist_ok=True)
+        sample_rate = tokenizer.layout.sample_rate
         for number, waveform in enumerate(tokenizer.decode(tokens.cpu())):
-            self._show(trainer, waveform, batch.captions[number], number, folder)
+            path = folder / f"step-{trainer.global_step:06d}-{number}.wav"
+            write_audio(path, waveform, sample_rate)
+            self._show(trainer, change_rate(waveform, sample_rate, SAMPLE_RATE), batch.captions[number], number, path)
 
-    def _show(self, trainer: L.Trainer, waveform: Tensor, caption: str, number: int, folder: Path) -> None:
-        path = folder / f"step-{trainer.global_step:06d}-{number}.wav"
-        write_audio(path, waveform)
-        figure = spectrogram_figure(waveform, caption)
+    def _show(self, trainer: L.Trainer, waveform: Tensor, caption: str, number: int, path: Path) -> None:
+        figure = spectrogram_figure(waveform[: len(waveform) // HOP * HOP], caption)
         figure.savefig(path.with_suffix(".png"))
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):

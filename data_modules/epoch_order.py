@@ -26,7 +26,7 @@ def epoch_order(seed: int, epoch: int, num_clips: int) -> Places:
 
 
 class Drawing(Protocol):
-    """Which clips an epoch has, in no order, and some perhaps several times; always the same number of them."""
+    """Which clips an epoch has, before they are ordered; a clip may come several times. Their number never changes."""
 
     @property
     def num_draws(self) -> int:
@@ -50,13 +50,13 @@ class EachOnce:
 class Draws:
     """Clips of corpora with weights, of which some give one window of each sound an epoch.
 
-    A corpus of n sounds (or clips) and weight w is drawn round(w n) times an epoch. Its draws are an endless stream of
-    permutations of it, of which each epoch takes the next run: so every sound is drawn equally often, up to one, at
-    any weight. With `one_window`, the window of a drawn sound is drawn anew each time.
+    A corpus of n sounds (or clips) and weight w is drawn round(w n) times an epoch. Epochs read consecutive blocks of
+    an infinite sequence of permutations, so counts per sound never differ by more than one, at any weight. With
+    `one_window`, one window of each drawn sound is drawn anew each time.
 
     Args:
-        corpora: for each, the weight and the clips' positions by sound: one list with one position a clip where all
-            clips are drawn, one with all windows of a sound where one of them is.
+        corpora: for each, the weight and the clips' positions: a list for each sound, of all its windows, where one of
+            them is drawn; a list for each clip otherwise.
 
     Raises:
         ValueError: an epoch has no clips.
@@ -74,7 +74,7 @@ class Draws:
 
     @classmethod
     def of(cls, store: Store, rows: Sequence[int]) -> Drawing:
-        """The draws that a store asks for, of its clips in `rows`, by their position there."""
+        """The draws that a store asks for; positions are those of its clips in `rows`."""
         reading = store.index.get("reading")
         if reading is None:
             return EachOnce(len(rows))
@@ -96,12 +96,12 @@ class Draws:
         return np.concatenate([self._draw(seed, epoch, number) for number in range(len(self._corpora))])
 
     def _draw(self, seed: int, epoch: int, number: int) -> Places:
-        """Draws of one corpus: a run of `count` of its endless stream, in rising order of the sounds."""
+        """Draws of one corpus: a block of `count` of its sequence, sorted by sound."""
         count, windows, places = self._corpora[number]
         num_sounds = len(windows)
         begin, end = epoch * count, (epoch + 1) * count
         rounds = range(begin // num_sounds, -(-end // num_sounds))
-        # Permutations of their own, so that they have nothing to do with the order within an epoch.
+        # Keys of their own make these permutations independent of the order within an epoch.
         stream = np.concatenate([epoch_order(seed, _round_key(number, each), num_sounds) for each in rounds])
         sounds = np.sort(stream[begin - rounds[0] * num_sounds :][:count])
         words = np.random.PCG64(np.random.SeedSequence([seed, epoch, number, 1])).random_raw(count)
@@ -110,23 +110,23 @@ class Draws:
 
 
 def _round_key(number: int, each: int) -> int:
-    """A number for a corpus' permutation that no epoch's order has."""
+    """The key of a corpus' permutation, which no epoch's order uses."""
     return (1 << 62) + (number << 40) + each
 
 
 class ResumableOrder(DistributedSampler[int]):
-    """Yields this rank's clips, one epoch's number of them, from wherever training has got to.
+    """Yields an epoch's number of this rank's clips, from where training has got to.
 
-    Training runs through an endless stream of batches: epoch after epoch of draws in the order of `epoch_order`, each
-    without its last, incomplete global batch. A global batch is a run of `batch_size * world_size` clips, dealt out to
-    the ranks in turn, so that the same clips meet in a step at any number of ranks, as long as the global batch is the
-    same. The place in the stream is asked for whenever an iteration begins; it is the trainer's own count of batches,
-    which its checkpoints hold. So a resume is exact from any checkpoint, and nothing else need be remembered.
+    Training reads an infinite sequence of batches: the draws of one epoch after the other, in the order of
+    `epoch_order`, each without its last, incomplete global batch. A global batch is `batch_size * world_size`
+    consecutive clips, dealt out to the ranks in turn, so that a step has the same clips at any number of ranks if the
+    global batch is equal. Each iteration begins at the trainer's own count of batches, which its checkpoints hold; this
+    makes a resume exact from any checkpoint.
 
-    It is a `DistributedSampler` in name so that Lightning leaves it in its place. `set_epoch` has no effect.
+    It subclasses `DistributedSampler` only so that Lightning doesn't replace it. `set_epoch` has no effect.
 
     Args:
-        draws: which clips of the split each epoch has; a number stands for each of so many once.
+        draws: which clips of the split each epoch has; a number n means each of n clips once.
         batch_size: clips of one batch on one rank.
         seed: of the order.
         rank: this process, 0 <= rank < world_size.
@@ -148,7 +148,7 @@ class ResumableOrder(DistributedSampler[int]):
     ) -> None:
         self.draws = EachOnce(draws) if isinstance(draws, int) else draws
         self.num_clips = self.draws.num_draws
-        # The base class takes no more from its data set than the length.
+        # The base class uses only the length of its data set.
         clips: Any = range(self.num_clips)
         super().__init__(clips, num_replicas=world_size, rank=rank, seed=seed, drop_last=True)
         self.batches_per_epoch = self.num_clips // (batch_size * world_size)
@@ -165,8 +165,8 @@ class ResumableOrder(DistributedSampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         epoch, batch = divmod(self.batches_done(), self.batches_per_epoch)
-        # Of an epoch that is resumed, Lightning takes the rest alone; the length must be a whole epoch's all the
-        # same, because it counts the batches that were done before.
+        # Of a resumed epoch Lightning takes only the rest, but it counts the batches before the resume, so that the
+        # length must be that of a whole epoch.
         yield from self._clips(epoch)[batch * self.batch_size :]
         yield from self._clips(epoch + 1)[: batch * self.batch_size]
 

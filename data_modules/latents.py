@@ -6,18 +6,14 @@ from typing import Any, NamedTuple
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader, Dataset
 
-from data_modules.corpora.embedded import EmbeddedSource
 from data_modules.epoch_order import Draws, ResumableOrder
-from data_modules.preparation.prepare import prepare_store
 from data_modules.scenes import EmbeddedCorpus
 from data_modules.store.store import Store
 from mntp.batch import TokenBatch
-from mntp.text.hashed import HashedText
-from mntp.tokenizers.mel import MelTokenizer
 
 
 class Clip(NamedTuple):
-    """A clip that is read when a batch is made of it: its store, and its row there."""
+    """A clip that is read when its batch is made: its store, and its row there."""
 
     store: Store
     row: int
@@ -50,8 +46,8 @@ def collate(clips: list[Clip]) -> TokenBatch:
 class ResumableLoader(DataLoader[Clip]):
     """A loader that resumes within an epoch.
 
-    Its sampler knows where to go on. Having these two methods tells Lightning that a resume is exact, and that
-    there is nothing to warn of.
+    Its sampler knows where to continue. These two methods tell Lightning that a resume is exact, so that it doesn't
+    warn.
     """
 
     def state_dict(self) -> dict[str, Any]:
@@ -65,10 +61,10 @@ class ResumableLoader(DataLoader[Clip]):
 class LatentDataModule(LightningDataModule):
     """Batches of prepared tokens (`TokenBatch`) from a store.
 
-    Training clips come in an order that is a function of seed, epoch, rank and position (`ResumableOrder`); the
-    last, incomplete batch of an epoch is dropped. Resuming any checkpoint gives the batches that the uninterrupted
-    training would have had, with any number of workers. Validation and test clips come in the
-    store's order, all of them in every process. `predict` takes the test split.
+    The order of training clips is a function of seed, epoch, rank and position (`ResumableOrder`); the last, incomplete
+    batch of an epoch is dropped. A resume from any checkpoint gives the batches that the uninterrupted training would
+    have had, with any number of workers. Validation and test clips come in the store's order, all of them in every
+    process. `predict` takes the test split.
 
     Args:
         store: the folder of a store, or a URL that fsspec knows (`s3://bucket/store`).
@@ -137,14 +133,7 @@ class LatentDataModule(LightningDataModule):
                 raise ValueError(
                     f"{self.path}: the embedded corpus is prepared on a local disk; give data.store a path"
                 )
-            prepare_store(
-                EmbeddedSource(self.corpus),
-                MelTokenizer(self.token_dim),
-                HashedText(),
-                self.path,
-                seconds=self.corpus.seconds,
-                threads=2,  # as the stores had that are there already
-            )
+            _prepare_embedded(self.corpus, self.token_dim, self.path)
         Store(self.path).verify()
 
     def train_dataloader(self) -> DataLoader[Clip]:
@@ -189,7 +178,7 @@ class LatentDataModule(LightningDataModule):
         if self.trainer is None:
             return 0
         loop: Any = self.trainer.fit_loop.epoch_loop  # Lightning types the tracker as its base class
-        # `processed` and not `completed`, which is one behind inside on_train_batch_end.
+        # `processed` and not `completed`, which lags by one inside on_train_batch_end.
         return int(loop.batch_progress.total.processed)
 
     def _sequential(self, split: str) -> DataLoader[Clip]:
@@ -200,3 +189,20 @@ class LatentDataModule(LightningDataModule):
             persistent_workers=self.num_workers > 0,
             collate_fn=collate,
         )
+
+
+def _prepare_embedded(corpus: EmbeddedCorpus, token_dim: int, out: Path) -> None:
+    """Prepare a store of the embedded corpus, unless it is there. Only here a reader needs what writes stores."""
+    from data_modules.corpora.embedded import EmbeddedSource
+    from data_modules.preparation.prepare import prepare_store
+    from mntp.text.hashed import HashedText
+    from mntp.tokenizers.mel import MelTokenizer
+
+    prepare_store(
+        EmbeddedSource(corpus),
+        MelTokenizer(token_dim),
+        HashedText(),
+        out,
+        seconds=corpus.seconds,
+        threads=2,  # existing stores were made with two: another number rounds sums differently
+    )

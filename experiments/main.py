@@ -12,6 +12,7 @@ from typing import Any, get_args
 from jsonargparse import ArgumentParser
 
 from experiments.config.errors import EXIT_USER_ERROR, summarise_config_error, user_errors
+from experiments.config.imports import take_imports
 
 # Command -> (module, function, what it does). Names of two words are sub-commands.
 COMMANDS = {
@@ -45,6 +46,10 @@ def usage() -> str:
     """What `mntp --help` prints."""
     lines = [f"  mntp {name:<30} {text}" for name, (_, _, text) in COMMANDS.items()]
     lines.append(f"  mntp {'|'.join(LIGHTNING):<30} the same as `lightning ...`: train and use one system")
+    lines += [
+        "",
+        "Every command takes --import PACKAGE: checkpoints, models and stores may name classes of that package.",
+    ]
     return "\n".join(["usage: mntp COMMAND [--help] ...", "", *lines])
 
 
@@ -115,7 +120,8 @@ def main() -> None:
     # OpenMP's threads spin while they wait. On cores that others use as well that costs ten times what it saves; a
     # short spin costs nothing on idle ones. Has to be set before torch is imported, here and in child processes.
     os.environ.setdefault("GOMP_SPINCOUNT", "3000")
-    words = sys.argv[1:]
+    with user_errors():
+        words = sys.argv[1:] = take_imports(sys.argv[1:])
     if not words or words[0] in ("-h", "--help"):
         print(usage())  # noqa: T201
         return

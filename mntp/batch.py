@@ -52,6 +52,7 @@ class TokenBatch:
         text: text states by stream name (`pooled`, `words`).
         index: [B] int64, the clip's row in the store's `clips.csv`.
         captions: the B captions.
+        ids: [B, N] int64, each token's id in the tokenizer's vocabulary; None where tokens have values only.
     """
 
     tokens: Tensor
@@ -59,3 +60,4 @@ class TokenBatch:
     text: dict[str, TextStates]
     index: Tensor
     captions: list[str]
+    ids: Tensor | None = None

@@ -8,9 +8,10 @@ from mntp.inference.text_to_audio import TextToAudio
 from mntp.systems import AudioSystem, build_system
 from mntp.text import HashedText, text_spec
 from mntp.tokenizers import MelTokenizer, tokenizer_spec
+from mntp.tokenizers.layout import mel_layout
 
 NUM_SLICES, TOKEN_DIM = 4, 6
-CLIP_SAMPLES = NUM_SLICES * MelTokenizer.samples_per_slice
+CLIP_SAMPLES = NUM_SLICES * mel_layout(TOKEN_DIM).samples_per_frame
 
 
 def noises(num_clips: int, samples: int = CLIP_SAMPLES, seed: int = 0) -> torch.Tensor:

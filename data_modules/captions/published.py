@@ -1,8 +1,9 @@
-"""Tables of public corpora as they are published, against a folder of audio files, and telling them apart.
+"""Tables of public corpora as they are published, matched to a folder of audio files.
 
 AudioCaps: CSV `audiocap_id,youtube_id,start_time,caption` (github.com/cdjkim/audiocaps), one file for each split.
 WavCaps: JSON `{"data": [{"id", "caption", "duration", ...}]}` (github.com/XinhaoMei/WavCaps), no splits.
-A list of captions: JSON `{"file": "caption"}`, as AudioLDM's list of AudioCaps' test clips.
+A list of captions: JSON `{"file": "caption"}` or `{"file": ["caption", ...]}`, as AudioLDM's list of AudioCaps' test
+clips.
 """
 
 import os
@@ -11,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from data_modules.captions.json_table import caption_lists, read_json
 from data_modules.captions.rows import (
     SPLITS,
     CaptionRow,
@@ -19,12 +21,14 @@ from data_modules.captions.rows import (
     check_row,
     read_captions_table,
     read_csv,
-    read_json,
 )
 
 AUDIO_SUFFIXES = (".flac", ".wav", ".ogg", ".mp3")
 AUDIOCAPS_COLUMNS = ("audiocap_id", "youtube_id", "start_time", "caption")
-_JSON = 'expected {"data": [{"id": ..., "caption": ...}, ...]} as in WavCaps, or {"file": "caption", ...}'
+_JSON = (
+    'expected {"data": [{"id": ..., "caption": ...}, ...]} as in WavCaps, {"file": "caption", ...} or '
+    '{"file": ["caption", ...], ...}'
+)
 _CLIP_SECONDS = 10
 
 
@@ -54,7 +58,7 @@ def read_table(table: Path, audio: Path, split: str | None = None) -> list[Capti
 
 
 def read_excluded(path: Path) -> set[str]:
-    """Read a black list, as WavCaps publishes them against an overlap with other corpora's test clips.
+    """Read a list of rows to leave out, as WavCaps publishes them against overlap with other corpora's test clips.
 
     Args:
         path: a JSON list of ids or file names, or an object of such lists.
@@ -74,7 +78,7 @@ def read_excluded(path: Path) -> set[str]:
 
 
 class _Listing:
-    """The audio files directly in a folder, to be found by their names without the suffix."""
+    """The audio files directly in a folder, found by their names without the suffix."""
 
     def __init__(self, folder: Path) -> None:
         check_folder(folder)
@@ -94,7 +98,7 @@ class _Listing:
         return found[0] if found else None
 
     def check_any(self, table: Path, rows: Iterable[tuple[str, str | None]]) -> None:
-        """Refuse a folder that holds nothing of the table: it is another folder, or named in an unknown way."""
+        """Refuse a folder that holds no file of the table: it is another folder, or its files have other names."""
         rows = list(rows)
         if rows and not any(found for _, found in rows):
             raise ValueError(
@@ -132,7 +136,7 @@ def _read_audiocaps(table: Path, audio: Path, split: str | None) -> list[Caption
 
 
 def _audiocaps_names(where: str, row: dict[str, str]) -> list[str]:
-    """What downloaders call a clip: by its video, by its video and time (seconds or milliseconds), by its own id."""
+    """Names that downloaders give a clip: its video, its video and time (seconds or milliseconds), its own id."""
     video, start = row["youtube_id"].strip(), row["start_time"].strip()
     if not video or not start.isdigit():
         raise ValueError(
@@ -147,14 +151,12 @@ def _read_json_table(table: Path, audio: Path, split: str | None) -> list[Captio
     content = read_json(table, _JSON)
     if isinstance(content, dict) and isinstance(content.get("data"), list):
         return _read_wavcaps(table, audio, content["data"], split or "train")
-    if isinstance(content, dict) and content and all(isinstance(value, str) for value in content.values()):
-        check_folder(audio)
-        rows = []
-        for number, (file, caption) in enumerate(content.items(), start=1):
-            check_inside(f"{table}, entry {number}", file.strip(), audio)
-            rows.append(check_row(f"{table}, entry {number}", number, file, caption, split))
-        return rows
-    raise ValueError(f"{table}: got {type(content).__name__} of another form; {_JSON}")
+    check_folder(audio)
+    rows = []
+    for number, (file, captions) in enumerate(caption_lists(content, table, _JSON).items(), start=1):
+        check_inside(f"{table}, entry {number}", file.strip(), audio)
+        rows += [check_row(f"{table}, entry {number}", number, file, caption, split) for caption in captions]
+    return rows
 
 
 def _read_wavcaps(table: Path, audio: Path, entries: list[Any], split: str) -> list[CaptionRow]:

@@ -6,7 +6,6 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 SPLITS = ("train", "val", "test")
 REQUIRED_COLUMNS = ("file", "caption")
@@ -161,25 +160,11 @@ def read_csv(table: Path, required: tuple[str, ...] = REQUIRED_COLUMNS) -> Itera
                     )
                 yield reader.line_num, dict(zip(header, fields, strict=True))
     except (FileNotFoundError, IsADirectoryError, UnicodeDecodeError) as error:
-        raise _unreadable(table, error, expected) from error
+        raise unreadable(table, error, expected) from error
     except csv.Error as error:
         raise ValueError(f"{table}, line {reader.line_num}: {error}; {expected}") from error
     if header is None:
         raise ValueError(f"{table}: the table is empty; {expected}")
-
-
-def read_json(table: Path, expected: str) -> Any:
-    """Read a whole JSON file.
-
-    Raises:
-        ValueError: it is missing, not UTF-8 or not JSON; the message names it.
-    """
-    try:
-        return json.loads(table.read_text(encoding="utf-8-sig"))
-    except (FileNotFoundError, IsADirectoryError, UnicodeDecodeError) as error:
-        raise _unreadable(table, error, expected) from error
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{table}, line {error.lineno}: not JSON ({error.msg}); {expected}") from error
 
 
 def _read_jsonl(table: Path) -> Iterator[tuple[int, dict[str, str]]]:
@@ -207,10 +192,11 @@ def _read_lines(path: Path, expected: str) -> list[str]:
     try:
         return path.read_text(encoding="utf-8-sig").removesuffix("\n").split("\n")
     except (FileNotFoundError, IsADirectoryError, UnicodeDecodeError) as error:
-        raise _unreadable(path, error, expected) from error
+        raise unreadable(path, error, expected) from error
 
 
-def _unreadable(table: Path, error: OSError | UnicodeDecodeError, expected: str) -> ValueError:
+def unreadable(table: Path, error: OSError | UnicodeDecodeError, expected: str) -> ValueError:
+    """The error about a table that is missing, a folder, or not UTF-8."""
     if isinstance(error, UnicodeDecodeError):
         return ValueError(f"{table}: not UTF-8 ({error.reason}); save the table as UTF-8")
     return ValueError(f"{table}: {'is a folder' if table.is_dir() else 'no such file'}; {expected}")

@@ -1,4 +1,4 @@
-"""What a store is made of: rows of sounds, read one by one into windows."""
+"""The interface of a corpus: rows of sounds with captions, which are read one by one into clips."""
 
 import dataclasses
 from abc import ABC, abstractmethod
@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from data_modules.store.store import ClipRow
+from data_modules.store.clips import ClipRow
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,21 @@ class Row:
 
 
 @dataclass(frozen=True)
+class ClipSize:
+    """Length of every clip of a store.
+
+    Attributes:
+        samples: of the waveform.
+        sample_rate: in Hz; sounds are resampled to it.
+    """
+
+    samples: int
+    sample_rate: int
+
+
+@dataclass(frozen=True)
 class Window:
-    """A clip of the store: its row of `clips.csv`, and what the tokenizer hears.
+    """A clip of the store: its row of `clips.csv`, and the waveform to be encoded.
 
     Attributes:
         clip: id, file, caption, split, seconds, start.
@@ -61,11 +74,11 @@ class Windows:
 
 @dataclass(frozen=True)
 class Finding:
-    """What became of a row when it was first read.
+    """What the first reading of a row found.
 
     Attributes:
         reason: why it can't be used; empty if it can.
-        windows: how many it gives.
+        windows: how many clips it gives.
         dropped: how many others were left out, by reason.
         content: as in `Windows`.
     """
@@ -91,40 +104,40 @@ class UnusableClip(ValueError):  # noqa: N818  # a finding about the data, repor
 
 
 class Source(ABC):
-    """Rows in a fixed order, each of which can be read into windows."""
+    """Rows in a fixed order, each of which can be read into clips."""
 
     rows: Sequence[Row]
 
     @abstractmethod
     def settings(self) -> dict[str, Any]:
-        """What decides the clips, as plain JSON values: equal settings, equal clips."""
+        """All that decides the clips, as plain JSON values: equal settings give equal clips."""
 
     @abstractmethod
     def stamp(self, row: Row) -> Any:
-        """What decides a row's windows beside the row itself, found without reading it, as plain JSON values."""
+        """What decides a row's clips beside the row itself, as plain JSON values, without reading the sound."""
 
     @abstractmethod
-    def read(self, row: Row, samples: int) -> Windows:
-        """Read one row into windows of `samples` samples, at least one.
+    def read(self, row: Row, size: ClipSize) -> Windows:
+        """Read one row into one or more windows of `size`.
 
         Raises:
             UnusableClip: there is no usable sound.
         """
 
-    def inspect(self, row: Row, samples: int) -> Finding:
-        """Find out what a row gives, by reading it."""
+    def inspect(self, row: Row, size: ClipSize) -> Finding:
+        """Read a row, and return what it gives."""
         try:
-            windows = self.read(row, samples)
+            windows = self.read(row, size)
         except UnusableClip as problem:
             return Finding(problem.reason)
         return Finding("", len(windows.kept), dict(sorted(windows.dropped.items())), windows.content)
 
     def reading(self) -> dict[str, Any]:
-        """How training draws from the clips, where that is not each of them once an epoch: see `order.Draws`."""
+        """How training draws clips, unless it takes each of them once an epoch (see `epoch_order.Draws`)."""
         return {}
 
     def limit(self, num_rows: int) -> None:
-        """Keep `num_rows` rows only, spread evenly over all of them, for a try-out.
+        """Keep only `num_rows` rows, spread evenly over all of them, for a trial.
 
         Raises:
             ValueError: `num_rows` is below 1.
@@ -136,5 +149,5 @@ class Source(ABC):
 
 
 def rename(window: Window, file: str) -> Window:
-    """The same window of a sound that goes by another name."""
+    """The same window under another name of its sound."""
     return Window(dataclasses.replace(window.clip, file=file), window.waveform)

@@ -1,4 +1,4 @@
-"""A captioned folder of sounds as the source of a store."""
+"""A folder of sounds with a table of captions, as the source of a store."""
 
 import hashlib
 import re
@@ -11,18 +11,19 @@ import soundfile
 from torch import Tensor
 
 from data_modules.captions.published import read_excluded, read_table
-from data_modules.corpora.base import Row, Source, UnusableClip, Window, Windows
-from data_modules.store.store import ClipRow
+from data_modules.corpora.base import ClipSize, Row, Source, UnusableClip, Window, Windows
+from data_modules.store.clips import ClipRow
 from mntp.audio.files import AudioError, read_audio
-from mntp.audio.log_mel import SAMPLE_RATE, fit_length, normalise
+from mntp.audio.log_mel import fit_length, normalise
+from mntp.io.fingerprint import hash_text
 
 Cutting = Literal["first", "all", "random"]
 CUTTINGS: tuple[Cutting, ...] = ("first", "all", "random")
-# A last window with less sound than one time slice of a token is dropped.
-MIN_REMAINDER = 2560
-# A whole sound shorter than half an analysis window (32 ms) has no spectrum to speak of.
-MIN_SAMPLES = 512
-# Peak around the mean, about three steps of 16 bits, up to which a window counts as silent.
+# A last window with less sound than this is dropped.
+MIN_REMAINDER_SECONDS = 0.16
+# A sound that is shorter than half an analysis window of the log-mel is too short.
+MIN_SECONDS = 0.032
+# A window whose peak around its mean is below this, about three steps of 16 bits, is silent.
 SILENCE = 1e-4
 MAX_ID_LENGTH = 100
 
@@ -30,15 +31,14 @@ MAX_ID_LENGTH = 100
 class CaptionedFolder(Source):
     """A folder of sounds with a captions table, cut into windows.
 
-    A window is normalised over its sound and then padded with zeros. Silent windows are dropped; so is a last one
-    with less than 0.16 s, unless it is the only one.
+    A window is normalised over its sound and then padded with zeros. Silent windows are dropped. So is a last one with
+    less than 0.16 s of sound, unless it is the only one.
 
     Args:
         captions: the table, see `read_table`.
         audio: the folder that the table's files lie in.
-        windows: `first` cuts a longer sound to its first window that is not silent, `all` into all of them; `random`
-            does so for the training split (`first` for the others), and training hears one of a sound's windows in
-            each epoch, drawn anew.
+        windows: which windows of a longer sound are kept. `first`: the first one that is not silent. `all`: all of
+            them. `random`: all in the training split, of which each epoch draws one a sound; the first one elsewhere.
         split: of all rows; by default what the table says, see `read_table`.
         exclude: a list of rows to leave out, see `read_excluded`.
 
@@ -72,13 +72,13 @@ class CaptionedFolder(Source):
         self.rows = [Row(id, row.file, row.split, row.caption) for id, row in zip(ids, kept, strict=True)]
 
     def settings(self) -> dict[str, Any]:
-        """Hashes of the table's rows and of the files' sizes, and the way of cutting; not where they lie."""
+        """Hashes of the table's rows and of the files' sizes, and `windows`; the folder itself doesn't count."""
         rows = [(row.file, row.caption, row.split) for row in self.rows]
         sizes = [_size(self.audio / row.file) for row in self.rows]
         return {
             "kind": "captioned folder",
-            "captions": hashlib.sha256(repr(rows).encode()).hexdigest()[:12],
-            "file_sizes": hashlib.sha256(repr(sizes).encode()).hexdigest()[:12],
+            "captions": hash_text(repr(rows)),
+            "file_sizes": hash_text(repr(sizes)),
             "windows": self.windows,
         }
 
@@ -94,24 +94,24 @@ class CaptionedFolder(Source):
         """One window of each sound an epoch, where they are cut at random."""
         return {"corpora": [{"name": "", "weight": 1.0, "one_window": True}]} if self.windows == "random" else {}
 
-    def read(self, row: Row, samples: int) -> Windows:
+    def read(self, row: Row, size: ClipSize) -> Windows:
         """Read one file and cut it."""
-        waveform = _read(self.audio / row.file, row.file)
-        if len(waveform) < MIN_SAMPLES:
+        waveform = _read(self.audio / row.file, row.file, size.sample_rate)
+        if len(waveform) < round(MIN_SECONDS * size.sample_rate):
             raise UnusableClip(row.file, "too short")
         cutting = self._cutting(row)
         kept: list[Window] = []
         dropped: Counter[str] = Counter()
-        for number, start in enumerate(range(0, len(waveform), samples)):
-            sound = waveform[start : start + samples]
-            if start and len(sound) < MIN_REMAINDER:
+        for number, start in enumerate(range(0, len(waveform), size.samples)):
+            sound = waveform[start : start + size.samples]
+            if start and len(sound) < round(MIN_REMAINDER_SECONDS * size.sample_rate):
                 dropped["short remainder"] += 1
             elif (sound - sound.mean()).abs().max() < SILENCE:
                 dropped["silent"] += 1
             elif cutting == "all":
-                kept.append(_window(row, f"{row.id}-w{number:03d}", sound, start, samples))
+                kept.append(_window(row, f"{row.id}-w{number:03d}", sound, start, size))
             else:
-                kept.append(_window(row, row.id, sound, start, samples))
+                kept.append(_window(row, row.id, sound, start, size))
                 break
         if not kept:
             raise UnusableClip(row.file, "silent")
@@ -126,8 +126,8 @@ class CaptionedFolder(Source):
 def clip_ids(files: Sequence[str]) -> list[str]:
     """A unique, safe name for each row: its file's stem, with its folders where the stem alone is not unique.
 
-    Names differ in more than upper and lower case, because not every file system tells those apart. The second row
-    of a file, with another caption, has `-c1` behind its name, and so on.
+    Names that differ only in upper and lower case are made different, because some file systems don't tell them apart.
+    The second row of a file, with another caption, gets `-c1` at the end of its name, and so on.
     """
     distinct = list(dict.fromkeys(files))
     stems = [_safe(PurePosixPath(file).stem) for file in distinct]
@@ -147,7 +147,7 @@ def clip_ids(files: Sequence[str]) -> list[str]:
         taken[id.casefold()].append(place)
     for places in taken.values():
         for place in places if len(places) > 1 else ():
-            ids[place] += f"-{hashlib.sha256(files[place].encode()).hexdigest()[:12]}"
+            ids[place] += f"-{hash_text(files[place])}"
     return ids
 
 
@@ -155,21 +155,21 @@ def _safe(name: str) -> str:
     return re.sub(r"[^\w.-]", "_", name, flags=re.ASCII).lstrip(".-")[:MAX_ID_LENGTH] or "clip"
 
 
-def _window(row: Row, id: str, sound: Tensor, start: int, samples: int) -> Window:
-    clip = ClipRow(id, row.file, row.caption, row.split, len(sound) / SAMPLE_RATE, start / SAMPLE_RATE)
-    return Window(clip, fit_length(normalise(sound), samples))
+def _window(row: Row, id: str, sound: Tensor, start: int, size: ClipSize) -> Window:
+    clip = ClipRow(id, row.file, row.caption, row.split, len(sound) / size.sample_rate, start / size.sample_rate)
+    return Window(clip, fit_length(normalise(sound), size.samples))
 
 
 def _size(path: Path) -> int | None:
     return path.stat().st_size if path.is_file() else None
 
 
-def _read(path: Path, file: str) -> Tensor:
-    """Read a sound, or say in one word why it can't be used."""
+def _read(path: Path, file: str, sample_rate: int) -> Tensor:
+    """Read a sound; a sound that can't be used raises `UnusableClip` with the reason in one word."""
     if not path.is_file():
         raise UnusableClip(file, "missing")
     try:
-        return read_audio(path)
+        return read_audio(path, sample_rate)
     except AudioError as error:
         # A decoder's own complaint is the cause; the checks of what it returned have none.
         if error.__cause__ is not None:

@@ -4,14 +4,16 @@ from typing import Any
 
 import torch
 
-from data_modules.corpora.base import Finding, Row, Source, Window, Windows
+from data_modules.corpora.base import ClipSize, Finding, Row, Source, Window, Windows
 from data_modules.scenes import EmbeddedCorpus
-from data_modules.store.store import ClipRow
-from mntp.audio.log_mel import SAMPLE_RATE, fit_length, normalise
+from data_modules.scenes.instruments import SAMPLE_RATE
+from data_modules.store.clips import ClipRow
+from mntp.audio.files import change_rate
+from mntp.audio.log_mel import fit_length, normalise
 
 
 class EmbeddedSource(Source):
-    """The embedded corpus: every scene is one window."""
+    """The embedded corpus: every scene is one clip."""
 
     def __init__(self, corpus: EmbeddedCorpus) -> None:
         self.corpus = corpus
@@ -29,13 +31,14 @@ class EmbeddedSource(Source):
         """The corpus' own settings."""
         return self.corpus.settings()
 
-    def inspect(self, row: Row, samples: int) -> Finding:
-        """One window, known without synthesising it."""
+    def inspect(self, row: Row, size: ClipSize) -> Finding:
+        """One clip, known without synthesising it."""
         return Finding(windows=1)
 
-    def read(self, row: Row, samples: int) -> Windows:
+    def read(self, row: Row, size: ClipSize) -> Windows:
         """Synthesise one scene."""
         scene = self.corpus.scene(row.split, int(row.file.rpartition("/")[2]))
-        waveform = torch.from_numpy(scene.waveform)
-        clip = ClipRow(row.id, row.file, scene.caption, row.split, seconds=len(waveform) / SAMPLE_RATE, start=0.0)
-        return Windows([Window(clip, fit_length(normalise(waveform), samples))])
+        seconds = len(scene.waveform) / SAMPLE_RATE
+        waveform = change_rate(torch.from_numpy(scene.waveform), SAMPLE_RATE, size.sample_rate)
+        clip = ClipRow(row.id, row.file, scene.caption, row.split, seconds, start=0.0)
+        return Windows([Window(clip, fit_length(normalise(waveform), size.samples))])

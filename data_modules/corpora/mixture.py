@@ -1,4 +1,4 @@
-"""Several corpora as one source, from a list in YAML."""
+"""Several corpora as one source, listed in a YAML file."""
 
 import dataclasses
 import re
@@ -9,7 +9,7 @@ from typing import Any, get_type_hints
 
 import yaml
 
-from data_modules.corpora.base import Row, Source, UnusableClip, Windows, rename
+from data_modules.corpora.base import ClipSize, Row, Source, UnusableClip, Windows, rename
 from data_modules.corpora.captioned_folder import CaptionedFolder, Cutting
 from mntp.registry import did_you_mean
 
@@ -19,12 +19,12 @@ class Corpus:
     """One table of sounds among several.
 
     Attributes:
-        captions: the table, see `tables.read_table`.
+        captions: the table, see `data_modules.captions.published.read_table`.
         audio: the folder that the table's files lie in.
         windows: as in `CaptionedFolder`.
         split: as in `CaptionedFolder`.
         exclude: as in `CaptionedFolder`.
-        weight: how often training hears each of its clips in an epoch, on average.
+        weight: how often an epoch of training takes each of its clips, on average.
     """
 
     captions: Path
@@ -36,7 +36,7 @@ class Corpus:
 
 
 class Corpora(Source):
-    """Corpora one after the other; their names stand before ids and file names.
+    """Corpora one after the other; ids and file names begin with the corpus' name.
 
     Args:
         corpora: by name, which are letters, digits and underscores.
@@ -87,10 +87,10 @@ class Corpora(Source):
         ]
         return {"corpora": entries}
 
-    def read(self, row: Row, samples: int) -> Windows:
+    def read(self, row: Row, size: ClipSize) -> Windows:
         """Read one file of one corpus and cut it."""
         try:
-            windows = self._folders[row.corpus].read(_bare(row), samples)
+            windows = self._folders[row.corpus].read(_bare(row), size)
         except UnusableClip as problem:
             raise UnusableClip(row.file, problem.reason) from problem
         return dataclasses.replace(windows, kept=[rename(window, row.file) for window in windows.kept])

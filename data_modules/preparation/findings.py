@@ -1,4 +1,4 @@
-"""What became of every row of a source, and the clips that follow from it: a function of what was found in reading."""
+"""The status of every row of a source after the first pass (stored, or why not), and the clips that follow from it."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from data_modules.captions.rows import SPLITS
-from data_modules.corpora.base import Finding, Row, Source, UnusableClip, Window
+from data_modules.corpora.base import ClipSize, Finding, Row, Source, UnusableClip, Window
 
-# Of equal sounds the one in the test split stays, so that none is trained on and none is missing from the scores.
+# Of equal sounds the one in the test split is kept, so that none is trained on and none is missing from the scores.
 KEEPING_ORDER = ("test", "val", "train")
 
 
@@ -39,10 +39,10 @@ class Part:
 
 
 class Survey:
-    """What was found in reading all rows, and which clips come of it.
+    """The findings of all rows, and the clips that follow from them.
 
     A row is a duplicate if its sound, or its file with the same caption, is stored already; a file may have several
-    captions within a split. Of equal sounds the row in the test split stays, then that in val, then the first.
+    captions within a split. Of equal sounds the row in the test split is kept, else the one in val, else the first.
 
     Args:
         source: of the sounds.
@@ -65,7 +65,7 @@ class Survey:
         ]
 
     def check(self, allow_missing: bool, learns: bool) -> None:
-        """Refuse to go on.
+        """Refuse to continue, if there is a reason.
 
         Args:
             allow_missing: whether rows may be unusable.
@@ -108,7 +108,7 @@ class Survey:
                 first = last
         return shards
 
-    def read(self, parts: Iterable[Part], samples: int) -> Iterator[Window]:
+    def read(self, parts: Iterable[Part], size: ClipSize) -> Iterator[Window]:
         """Read windows again.
 
         Raises:
@@ -116,13 +116,13 @@ class Survey:
         """
         for part in parts:
             row, finding = self.source.rows[part.place], self.findings[part.place]
-            windows = self.source.read(row, samples)
+            windows = self.source.read(row, size)
             if (len(windows.kept), windows.content) != (finding.windows, finding.content):
                 raise ValueError(f"{row.file}: the sound was changed while it was prepared; run the same command again")
             yield from windows.kept[part.first : part.last]
 
     def coverage(self) -> dict[str, Any]:
-        """What became of every row, as plain JSON values."""
+        """The status of every row, as plain JSON values."""
         dropped: Counter[str] = Counter()
         for finding in self.findings:
             dropped.update(finding.dropped)
@@ -153,7 +153,7 @@ class Survey:
 
 
 def _duplicates(rows: Sequence[Row], findings: Sequence[Finding]) -> list[int]:
-    """Places of the rows that say nothing new."""
+    """Places of the rows that are duplicates of others."""
     order = sorted(range(len(rows)), key=lambda place: (KEEPING_ORDER.index(rows[place].split), place))
     kept: dict[str, Row] = {}
     said: set[tuple[str, str]] = set()

@@ -1,4 +1,4 @@
-"""What a preparing process uses of its machine: helper processes, device, threads, memory."""
+"""The machine of a preparation: number of this process, device, threads, memory."""
 
 import contextlib
 import errno
@@ -12,7 +12,7 @@ _OUT_OF_MEMORY = re.compile("out of memory|can't allocate memory|not enough memo
 
 
 def worker_number(number: int, processes: int) -> tuple[int, int]:
-    """Number of this process among all of a SLURM array's, and their number."""
+    """Number of this process among all processes of a SLURM array, and how many there are."""
     task, first = int(os.environ.get("SLURM_ARRAY_TASK_ID", 0)), int(os.environ.get("SLURM_ARRAY_TASK_MIN", 0))
     tasks = max(1, int(os.environ.get("SLURM_ARRAY_TASK_COUNT", 1)))
     return (task - first) % tasks * processes + number, tasks * processes
@@ -36,11 +36,15 @@ def use_threads(number: int) -> Iterator[None]:
 
 @contextlib.contextmanager
 def memory_errors(what: str) -> Iterator[None]:
-    """Say where memory ran out."""
+    """Turn an error about memory into one that names where it ran out.
+
+    Raises:
+        OSError: with errno ENOMEM.
+    """
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        # On the CPU, torch has no class of its own for it.
+        # On the CPU, torch raises a plain RuntimeError.
         if isinstance(error, RuntimeError) and not _OUT_OF_MEMORY.search(str(error)):
             raise
         raise OSError(

@@ -6,6 +6,8 @@ from typing import Any
 
 from data_modules.corpora.base import Source
 from data_modules.store.store import Store, is_store
+from mntp.io.nested import differing
+from mntp.registry import class_name
 from mntp.text.base import TextEncoder
 from mntp.tokenizers.base import Tokenizer
 
@@ -19,19 +21,23 @@ def stamp(path: Path) -> tuple[int, int] | None:
 def store_settings(
     source: Source, tokenizer: Tokenizer, text_encoder: TextEncoder, seconds: float, allow_missing: bool
 ) -> dict[str, Any]:
-    """All that decides a store's content, as JSON reads it back."""
+    """All that decides a store's content, as plain JSON values."""
     settings = {
         "source": source.settings(),
         "seconds": seconds,
         "allow_missing": allow_missing,
-        "tokenizer": {"class": type(tokenizer).__name__, **tokenizer.identity()},
-        "text": {"class": type(text_encoder).__name__, **text_encoder.identity()},
+        "tokenizer": {"class": class_name(type(tokenizer)), **tokenizer.identity()},
+        "text": {"class": class_name(type(text_encoder)), **text_encoder.identity()},
     }
     return dict(json.loads(json.dumps(settings)))
 
 
 def is_prepared(out: Path, settings: dict[str, Any], overwrite: bool) -> bool:
-    """Whether the finished store is there already; refuse anything else that is in the way."""
+    """Whether the finished store is there already.
+
+    Raises:
+        ValueError: something else is there: other files, or a store of other settings.
+    """
     if not is_store(out):
         if out.is_dir() and any(out.iterdir()):
             raise ValueError(f"{out}: holds other files and is no store; choose another folder for --out")
@@ -40,24 +46,12 @@ def is_prepared(out: Path, settings: dict[str, Any], overwrite: bool) -> bool:
         return False
     if overwrite:
         return False
-    found, asked = flatten(Store(out).index["settings"]), flatten(settings)
-    differing = sorted(key for key in found.keys() | asked.keys() if found.get(key) != asked.get(key))
-    if differing:
-        key = differing[0]
-        more = f" (also {', '.join(differing[1:])})" if differing[1:] else ""
+    if differences := sorted(differing(Store(out).index["settings"], settings)):
+        key, found, asked = differences[0]
+        others = ", ".join(name for name, _, _ in differences[1:])
+        more = f" (also {others})" if others else ""
         raise ValueError(
-            f"{out}: was prepared with {key} = {found.get(key)!r}, asked for {asked.get(key)!r}{more}; choose "
-            "another folder, or delete this one (mntp prepare: --overwrite)"
+            f"{out}: was prepared with {key} = {found!r}, asked for {asked!r}{more}; choose another folder, or delete "
+            "this one (mntp prepare: --overwrite)"
         )
     return True
-
-
-def flatten(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings as one level of dotted keys."""
-    flat: dict[str, Any] = {}
-    for key, value in settings.items():
-        if isinstance(value, dict):
-            flat |= flatten(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat

@@ -1,12 +1,12 @@
-"""A piece of work done once by any number of processes, on any number of machines that see one folder.
+"""Pieces of work, each done once by any number of processes, on any number of machines that share one folder.
 
 A piece is named after a hash of everything that decides its content, so that a piece of other settings or other
-sounds is never taken for it. Its result is JSON, written whole when the piece is done; files beside it carry its name.
-Who works on it holds a lock on it; a killed worker loses the lock and another one takes the piece.
+sounds is never taken for it. Its result is JSON, written whole when the piece is done; files beside it have its name.
+The process that works on it holds its lock (`mntp.io.locks`). A killed process loses the lock, and another one takes
+the piece.
 """
 
 import contextlib
-import hashlib
 import json
 import multiprocessing
 import time
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from mntp.io.files import atomic_write
+from mntp.io.fingerprint import hash_json
 from mntp.io.locks import claimed
 
 POLL_SECONDS = 0.2
@@ -40,11 +41,11 @@ class Piece:
 
     @property
     def stem(self) -> Path:
-        """What the names of its other files begin with."""
+        """The common beginning of the names of its other files."""
         return self.path.with_suffix("")
 
     def result(self) -> Any:
-        """What it gave.
+        """Its result.
 
         Raises:
             ValueError: the file was removed or altered.
@@ -56,15 +57,14 @@ class Piece:
             raise ValueError(f"{self.path}: altered on disk ({error}); {AGAIN}") from error
 
     def finish(self, result: Any) -> None:
-        """Write down that it is done."""
+        """Record that it is done."""
         with atomic_write(self.path) as file:
             json.dump(result, file)
 
 
 def name_piece(folder: Path, kind: str, number: int, size: int, decides: Any) -> Piece:
     """Name a piece after all that decides its content (plain JSON values)."""
-    digest = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:12]
-    return Piece(folder / f"{kind}-{number:05d}-{digest}.json", size)
+    return Piece(folder / f"{kind}-{number:05d}-{hash_json(decides)}.json", size)
 
 
 def share(
@@ -73,13 +73,13 @@ def share(
     worker: tuple[int, int] = (0, 1),
     done: Callable[[int], None] = lambda _: None,
 ) -> None:
-    """Do the pieces that nobody has done or is doing, and wait for those that others do.
+    """Do the pieces that no other process has done or is doing, then wait for those of the others.
 
     Args:
         pieces: all of them, in an existing folder.
         do: does the piece at a place and returns its result.
-        worker: number of this one and how many there are; decides which piece it looks at first.
-        done: called with the size of each piece that was found to be done by others.
+        worker: number of this process, and how many there are; decides which piece it tries first.
+        done: called with the size of each piece that others have done.
 
     Raises:
         OSError: the disk is full or can't be written.
@@ -107,11 +107,11 @@ def share(
 
 
 @contextlib.contextmanager
-def helpers(target: Callable[..., None], arguments: Sequence[tuple[Any, ...]]) -> Iterator[None]:
+def helpers(target: Callable[..., object], arguments: Sequence[tuple[Any, ...]]) -> Iterator[None]:
     """Run `target` in further processes, one for each tuple of arguments, while the block runs; then wait for them.
 
-    What goes wrong in them is not reported: they only take work off the block's hands, which meets it again. When the
-    block fails, they are ended.
+    Their errors are not reported: the block does what they left undone, and meets the same errors. When the block
+    fails, they are terminated.
     """
     context = multiprocessing.get_context("spawn")
     processes = [context.Process(target=_quietly, args=(target, each), daemon=True) for each in arguments]
@@ -127,7 +127,7 @@ def helpers(target: Callable[..., None], arguments: Sequence[tuple[Any, ...]]) -
             process.join()
 
 
-def _quietly(target: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+def _quietly(target: Callable[..., object], arguments: tuple[Any, ...]) -> None:
     with contextlib.suppress(ValueError, OSError, MemoryError, KeyboardInterrupt, ParentGone):
         target(*arguments)
 

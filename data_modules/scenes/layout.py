@@ -98,7 +98,7 @@ def _draw_bed(rng: np.random.Generator, seconds: float) -> Source:
 
 
 def _draw_slots(rng: np.random.Generator, seconds: float, count: int) -> list[tuple[float, float]]:
-    """Split a clip into (start, length) in seconds, one after the other, with a gap behind each."""
+    """Split a clip into (start, length) in seconds, one after the other, with a gap after each."""
     weights = rng.uniform(0.85, 1.15, count)
     ends = np.cumsum(weights) / weights.sum() * seconds
     starts = np.concatenate([[0.0], ends[:-1]])

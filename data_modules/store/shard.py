@@ -17,26 +17,28 @@ from mntp.io.storage import Folder
 
 _PREFIX = 8
 _MAX_HEADER = 1 << 20
-_BYTES = {"F16": 2, "I64": 8}
+_BYTES = {"F16": 2, "I32": 4, "I64": 8}
 
 
 @dataclass(frozen=True)
 class Shape:
-    """Shape of a clip: its tokens (N, D), and the width of each text stream."""
+    """Shape of a clip: its tokens (N, D), the width of each text stream, and whether its tokens have ids."""
 
     tokens: tuple[int, int]
     streams: dict[str, int]
+    has_ids: bool = False
 
 
 @dataclass(frozen=True)
 class StoredClip:
-    """A clip as it is stored: tokens [N, D] float16 and text states [L, dim] float16 by stream.
+    """A clip as it is stored: tokens [N, D] float16, text states [L, dim] float16 by stream, ids [N] int32 or None.
 
-    They are views of what was read, not to be written to.
+    They are read-only views.
     """
 
     tokens: NDArray[np.float16]
     text: dict[str, NDArray[np.float16]]
+    ids: NDArray[np.int32] | None = None
 
 
 class Shard:
@@ -68,27 +70,30 @@ class Shard:
             raise ValueError(f"{name}: can't be opened as a shard ({error}); {remedy}") from error
 
     def read(self, places: Sequence[int]) -> list[StoredClip]:
-        """Read the clips at some places, in their order; the file is read from front to back."""
+        """Read the clips at `places`, in that order; the file itself is read from front to back."""
         ranges = [tuple(self._ranges(place)) for place in places]
         wanted = sorted(set(itertools.chain(*ranges)))
         found = dict(zip(wanted, self._file.read(wanted), strict=True))
         clips = []
         for parts in ranges:
-            tokens, *states = (np.frombuffer(found[part], dtype=np.float16) for part in parts)
+            tokens, *others = (found[part] for part in parts)
+            ids = np.frombuffer(others.pop(), dtype=np.int32) if self.shape.has_ids else None
             text = {
-                name: stream.reshape(-1, dim)
-                for (name, dim), stream in zip(self.shape.streams.items(), states, strict=True)
+                name: np.frombuffer(stream, dtype=np.float16).reshape(-1, dim)
+                for (name, dim), stream in zip(self.shape.streams.items(), others, strict=True)
             }
-            clips.append(StoredClip(tokens.reshape(self.shape.tokens), text))
+            clips.append(StoredClip(np.frombuffer(tokens, dtype=np.float16).reshape(self.shape.tokens), text, ids))
         return clips
 
     def _ranges(self, place: int) -> list[tuple[int, int]]:
-        """Byte ranges of a clip: its tokens, and each of its text streams."""
+        """Byte ranges of a clip: its tokens, each of its text streams, and its ids where there are any."""
         num_tokens, dim = self.shape.tokens
         ranges = [self._range("tokens", place * num_tokens * dim, (place + 1) * num_tokens * dim)]
         for name, dim in self.shape.streams.items():
             offsets = self._offsets[name]
             ranges.append(self._range(f"text.{name}", offsets[place] * dim, offsets[place + 1] * dim))
+        if self.shape.has_ids:
+            ranges.append(self._range("ids", place * num_tokens, (place + 1) * num_tokens))
         return ranges
 
     def _range(self, name: str, first: int, last: int) -> tuple[int, int]:
@@ -103,7 +108,11 @@ class Shard:
         if found != clips:
             raise ValueError(f"{found} clips, the index tells of {clips}")
         names = [name.removeprefix("text.") for name in self._tensors if f"{name}.offsets" in self._tensors]
-        return Shape((num_tokens, dim), {name: self._tensors[f"text.{name}"]["shape"][1] for name in sorted(names)})
+        widths = {name: self._tensors[f"text.{name}"]["shape"][1] for name in sorted(names)}
+        has_ids = "ids" in self._tensors
+        if has_ids and self._tensors["ids"]["shape"] != [clips, num_tokens]:
+            raise ValueError(f"ids of shape {self._tensors['ids']['shape']}, expected {[clips, num_tokens]}")
+        return Shape((num_tokens, dim), widths, has_ids)
 
     def _read_offsets(self, stream: str) -> list[int]:
         name = f"text.{stream}.offsets"

@@ -1,23 +1,22 @@
 """Reading a store: prepared tokens and text states of captioned clips, in sharded safetensors with an index.
 
-Layout, written by `store_writer`:
+Files, written by `data_modules.store.writer`:
 
-    index.json               format, settings and hash of tokenizer and text encoder, statistics, coverage,
-                             reconstruction error, weights of corpora, size and sha256 of each file below
-    shard-00000.safetensors  tokens [n, N, D] float16; for each text stream text.<stream> [sum of lengths, dim]
-                             float16 and text.<stream>.offsets [n + 1] int64
+    index.json               format, settings and hash of tokenizer and text encoder, layout of the tokens, statistics,
+                             coverage, reconstruction error, weights of corpora, size and sha256 of each file below
+    shard-00000.safetensors  tokens [n, N, D] float16; ids [n, N] int32 where the tokenizer has a vocabulary; for each
+                             text stream text.<stream> [sum of lengths, dim] float16 and text.<stream>.offsets [n + 1]
+                             int64
     tokenizer.safetensors    what the tokenizer learned
     clips.csv                one row a clip, all splits, in the shards' order
-    audio/val, audio/test    <id>.wav, the window as the tokenizer heard it
-    coverage.json            what became of every row of the tables, as in the index
+    audio/val, audio/test    <id>.wav, the waveform that the tokenizer encoded
+    coverage.json            the status of every row of the tables, as in the index
+
+Stores that were made before layouts were recorded are read, too.
 """
 
 import bisect
-import csv
-import hashlib
-import io
 import json
-import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -32,38 +31,18 @@ from safetensors.torch import load as load_tensors
 from torch import Tensor
 from torch.utils.data import get_worker_info
 
+from data_modules.store.clips import read_clips
 from data_modules.store.shard import Shard
 from mntp.batch import TextStates, TokenBatch
+from mntp.io.fingerprint import hash_text
 from mntp.io.integrity import verify_files, verify_remote
 from mntp.io.storage import Folder
-from mntp.tokenizers.base import Tokenizer
+from mntp.tokenizers.layout import TokenLayout, mel_layout
 
 FORMAT = 1
 INDEX = "index.json"
-CLIPS = "clips.csv"
 COVERAGE = "coverage.json"
 AGAIN = "prepare the store again (mntp prepare ... --overwrite)"
-
-
-@dataclass(frozen=True)
-class ClipRow:
-    """One row of `clips.csv`: a window of a sound, with its caption.
-
-    Attributes:
-        id: unique and safe as a file name.
-        file: the source's name of the whole sound.
-        caption: what is heard.
-        split: `train`, `val` or `test`.
-        seconds: of sound in the window; the rest is padding.
-        start: of the window in the sound, in seconds.
-    """
-
-    id: str
-    file: str
-    caption: str
-    split: str
-    seconds: float
-    start: float
 
 
 @dataclass(frozen=True)
@@ -102,7 +81,7 @@ def store_fingerprint(index: dict[str, Any]) -> str:
         {name: entry["sha256"] for name, entry in index["files"].items()},
         *([index["reading"]] if "reading" in index else []),
     ]
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
+    return hash_text(json.dumps(content, sort_keys=True))
 
 
 class Store:
@@ -115,6 +94,7 @@ class Store:
         path: the store's folder; of a URL, what follows the protocol.
         index: content of `index.json`.
         clips: the rows of `clips.csv`; a clip's place here is its `row` in the methods below.
+        layout: of the tokens.
 
     Raises:
         ValueError: no store there, another format, or a file of it is damaged; the message names it.
@@ -124,7 +104,10 @@ class Store:
         self._folder = Folder(path)
         self.path = self._folder.path or Path(str(path).partition("://")[2])
         self.index = _read_index(self._folder)
-        self.clips = _read_clips(self._folder)
+        try:
+            self.clips = read_clips(self._folder)
+        except ValueError as error:
+            raise ValueError(f"{error}; {AGAIN}") from error
         self._ends = list(accumulate(shard["clips"] for shard in self.index["shards"]))
         if self._ends[-1:] != [len(self.clips)]:
             raise ValueError(
@@ -133,6 +116,7 @@ class Store:
             )
         self._shards: dict[int, Shard] = {}
         self._process = os.getpid()
+        self.layout = self._read_layout()
 
     def __getstate__(self) -> dict[str, Any]:
         # Another process opens its own shards.
@@ -172,6 +156,7 @@ class Store:
         """
         shape = self._shard(0).shape
         tokens = np.empty((len(rows), *shape.tokens), dtype=np.float16)
+        ids = np.empty((len(rows), shape.tokens[0]), dtype=np.int64) if shape.has_ids else None
         text: list[dict[str, NDArray[np.float16]]] = [{}] * len(rows)
         by_shard: dict[int, list[int]] = {}
         for place, row in enumerate(rows):
@@ -182,13 +167,16 @@ class Store:
             for place, clip in zip(places, clips, strict=True):
                 tokens[place] = clip.tokens
                 text[place] = clip.text
+                if ids is not None and clip.ids is not None:
+                    ids[place] = clip.ids
         valid = torch.tensor([self.num_valid_tokens(row) for row in rows])
         return TokenBatch(
-            tokens=_as_float32(tokens),
+            tokens=_as_tensor(tokens, torch.float32),
             valid=torch.arange(shape.tokens[0]) < valid[:, None],
             text={name: _pad([states[name] for states in text]) for name in shape.streams},
             index=torch.tensor(rows),
             captions=[self.clips[row].caption for row in rows],
+            ids=None if ids is None else _as_tensor(ids, torch.int64),
         )
 
     def tokens(self, row: int) -> Tensor:
@@ -200,12 +188,11 @@ class Store:
         return {name: stream.states[0] for name, stream in self.read([row]).text.items()}
 
     def num_valid_tokens(self, row: int) -> int:
-        """Tokens of a clip that hold sound: those of every time slice (0.16 s) that the sound reaches into."""
-        samples = round(self.clips[row].seconds * Tokenizer.sample_rate)
-        return math.ceil(samples / Tokenizer.samples_per_slice) * Tokenizer.tokens_per_slice
+        """Tokens of a clip that hold sound: those of every frame that the sound reaches into."""
+        return self.layout.num_valid_tokens(self.clips[row].seconds)
 
     def audio_path(self, row: int) -> Path:
-        """WAV file of a clip of the splits `val` and `test`: normalised and padded, as the tokenizer heard it.
+        """WAV file of a clip of the splits `val` and `test`: the normalised and padded waveform that was encoded.
 
         Raises:
             ValueError: the store is not on a local disk.
@@ -246,6 +233,15 @@ class Store:
         else:
             verify_files(self._folder.path, entries, remedy=AGAIN)
 
+    def _read_layout(self) -> TokenLayout:
+        """Read the layout from the index; without one, the store was made by a tokenizer on the log-mel's grid."""
+        if "layout" not in self.index:
+            return mel_layout(self._shard(0).shape.tokens[1])
+        try:
+            return TokenLayout.from_index(self.index["layout"])
+        except ValueError as error:
+            raise ValueError(f"{self._folder / INDEX}: {error}; {AGAIN}") from error
+
     def _shard(self, number: int) -> Shard:
         if self._process != os.getpid():  # a forked worker
             self._shards, self._process = {}, os.getpid()
@@ -260,12 +256,12 @@ def _pad(streams: list[NDArray[np.float16]]) -> TextStates:
     padded = np.zeros((len(streams), max(lengths), streams[0].shape[1]), dtype=np.float16)
     for place, states in enumerate(streams):
         padded[place, : len(states)] = states
-    return TextStates(_as_float32(padded), torch.tensor(lengths))
+    return TextStates(_as_tensor(padded, torch.float32), torch.tensor(lengths))
 
 
-def _as_float32(values: NDArray[np.float16]) -> Tensor:
+def _as_tensor(values: NDArray[Any], dtype: torch.dtype) -> Tensor:
     """The values in a new tensor; in a loader's worker in shared memory, which saves a copy on the way out."""
-    tensor = torch.empty(values.shape)
+    tensor = torch.empty(values.shape, dtype=dtype)
     if get_worker_info() is not None:
         tensor.share_memory_()
     return tensor.copy_(torch.from_numpy(values))
@@ -285,16 +281,3 @@ def _read_index(folder: Folder) -> dict[str, Any]:
     if found != FORMAT:
         raise ValueError(f"{folder / INDEX}: format {found!r}, expected {FORMAT}; {AGAIN}")
     return dict(index)
-
-
-def _read_clips(folder: Folder) -> list[ClipRow]:
-    try:
-        text = io.StringIO(folder.read_bytes(CLIPS).decode(), newline="")
-        return [_as_clip(row) for row in csv.DictReader(text)]
-    except (OSError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{folder / CLIPS}: not the clips of a store ({error}); {AGAIN}") from error
-
-
-def _as_clip(row: dict[str, str]) -> ClipRow:
-    seconds, start = float(row["seconds"]), float(row["start"])
-    return ClipRow(row["id"], row["file"], row["caption"], row["split"], seconds, start)

@@ -9,11 +9,11 @@ from pathlib import Path
 import torch
 
 from data_modules.latents import LatentDataModule
-from data_modules.store.store import ClipRow
+from data_modules.store.clips import ClipRow
 from data_modules.store.writer import CLIPS_PER_SHARD, ShardWriter, finish_store, shard_name
 from experiments.bench.common import print_line, seconds_of
 from mntp.io.progress import show_progress
-from mntp.tokenizers.base import Tokenizer
+from mntp.tokenizers.layout import mel_layout
 
 
 def load(
@@ -53,8 +53,8 @@ def load(
     """
     if min(clips, num_tokens, token_dim, words, word_dim, pooled_dim, batch_size) < 1 or clips < batch_size:
         raise ValueError(f"got clips={clips}, batch_size={batch_size}; expected numbers above 0 and a whole batch")
-    if num_tokens % Tokenizer.tokens_per_slice:
-        raise ValueError(f"num_tokens is {num_tokens}; expected a multiple of {Tokenizer.tokens_per_slice}")
+    if num_tokens % mel_layout(token_dim).tokens_per_frame:
+        raise ValueError(f"num_tokens is {num_tokens}; expected a multiple of {mel_layout(token_dim).tokens_per_frame}")
     if needed is not None and config:
         raise ValueError("got both needed and config; give one of them")
     with tempfile.TemporaryDirectory(prefix="mntp-bench-", dir=folder) as temporary:
@@ -91,11 +91,12 @@ def write_store(out: Path, clips: int, tokens: tuple[int, int], streams: dict[st
     """
     out.mkdir()
     generator = torch.Generator().manual_seed(0)
-    seconds = tokens[0] / Tokenizer.tokens_per_slice * Tokenizer.samples_per_slice / Tokenizer.sample_rate
+    layout = mel_layout(tokens[1])
+    seconds = tokens[0] / layout.tokens_per_frame * layout.frame_seconds
     rows, entries = [], []
     starts = range(0, clips, CLIPS_PER_SHARD)
     for number, first in enumerate(show_progress(starts, "writing shards of random clips", len(starts))):
-        writer = ShardWriter(out / shard_name(number), out / "audio")
+        writer = ShardWriter(out / shard_name(number), out / "audio", layout)
         for place in range(first, min(first + CLIPS_PER_SHARD, clips)):
             row = ClipRow(f"clip{place}", f"clip{place}.wav", "random numbers", "train", seconds, 0.0)
             text = {name: torch.randn(shape, generator=generator) for name, shape in streams.items()}
@@ -103,8 +104,8 @@ def write_store(out: Path, clips: int, tokens: tuple[int, int], streams: dict[st
         entries.append(writer.close())
         rows += writer.clips
     tokenizer = {"class": "none", "settings": {}, "fingerprint": "none", "state": {"none": torch.zeros(1)}}
-    samples = round(seconds * Tokenizer.sample_rate)
-    finish_store(out, rows, entries, tokenizer, {"class": "none", "fingerprint": "none"}, samples)
+    samples = round(seconds * layout.sample_rate)
+    finish_store(out, rows, entries, tokenizer, {"class": "none", "fingerprint": "none"}, samples, layout)
 
 
 def consumption(config: Path, batch_size: int) -> float:

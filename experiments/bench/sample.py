@@ -17,7 +17,7 @@ from mntp.inference.streaming import Windows
 from mntp.layers import matrices_to_bfloat16
 from mntp.samplers import ClipNoise, Decoding, DecodingState
 from mntp.systems import AudioMNTP, AudioNTP
-from mntp.tokenizers.base import Tokenizer
+from mntp.tokenizers.layout import mel_layout
 
 # (tokens known, tokens wanted) -> the decoding, a token or several at each step
 Decode = Callable[[int, int], Iterator[DecodingState]]
@@ -94,7 +94,8 @@ def sample(
             drawn[name] = tokens_per_call
     spread = [round((i + 0.5) * (num_tokens - 3 * tokens_per_call) / places) for i in range(places)]
     taken = _times(ways, drawn, spread, repeats, device)
-    first = (1 + Windows().lookahead) * Tokenizer.tokens_per_slice
+    layout = mel_layout(system.token_dim)
+    first = (1 + Windows().lookahead) * layout.tokens_per_frame
     heard = {name: seconds_of(device, lambda decode=decode: list(decode(0, first))) for name, decode in ways.items()}
     clip = {name: num_tokens * statistics.mean(seconds) for name, seconds in taken.items()}
     middle = spread[len(spread) // 2]
@@ -103,7 +104,7 @@ def sample(
         for count in (count_flops, count_bytes)
     )
     rates = {"flops": matrix_rate(device, torch.bfloat16 if bfloat16 else torch.float32), "bytes": copy_rate(device)}
-    seconds = num_tokens / Tokenizer.tokens_per_slice * Tokenizer.samples_per_slice / Tokenizer.sample_rate
+    seconds = num_tokens / layout.tokens_per_frame * layout.frame_seconds
     print_line(
         "sample",
         **machine(device),

@@ -18,6 +18,7 @@ from mntp.inference.text_to_audio import TextToAudio, seeds_of
 from mntp.io.files import atomic_write, file_sha256
 from mntp.io.fingerprint import hash_tensors
 from mntp.io.json_lines import read_json, write_json
+from mntp.io.nested import differing
 
 CLIPS = "clips.csv"
 """Beside generated sounds: file, caption and seed of each."""
@@ -189,7 +190,7 @@ def _open_folder(out: Path, about: dict[str, Any], clips: list[Clip]) -> set[str
         ValueError: the folder holds sounds that were made in another way, or of other captions under the same names.
     """
     before, about = read_json(out / GENERATION), json.loads(json.dumps(about))  # alike: lists for tuples
-    if before and (differences := list(_differences(before, about))):
+    if before and (differences := [f"{key}: {there} there, {now} now" for key, now, there in differing(about, before)]):
         raise ValueError(
             f"{out}: holds sounds that were made in another way ({'; '.join(differences)}); name another folder with "
             "--out"
@@ -214,12 +215,3 @@ def _read_clips(table: Path) -> Iterator[Clip]:
     if table.is_file():
         for _, cells in read_csv(table, _COLUMNS):
             yield Clip(cells["file"], cells["caption"], int(cells["seed"]))
-
-
-def _differences(before: Any, now: Any, key: str = "") -> Iterator[str]:
-    """Settings that differ, by dotted name, with both values."""
-    if isinstance(before, dict) and isinstance(now, dict):
-        for name in [*now, *(before.keys() - now.keys())]:
-            yield from _differences(before.get(name), now.get(name), f"{key}.{name}" if key else name)
-    elif before != now:
-        yield f"{key}: {before} there, {now} now"

@@ -36,8 +36,8 @@ def prepare(
 ) -> None:
     """Prepare a store of tokens and text states from captions tables and folders of sounds.
 
-    The same command goes on where it was interrupted. Run several times at once, as a SLURM array for example, it
-    shares the work; the last one to finish puts the store together.
+    The same command continues after an interruption. When it runs several times at once, as a SLURM array for example,
+    the processes share the work, and the last one puts the store together.
 
     Args:
         out: folder of the store; appears when it is complete.
@@ -47,21 +47,23 @@ def prepare(
         audio: folder that the table's file names are relative to.
         corpora: YAML list of several corpora, instead of captions and audio; an entry is name: {captions, audio[,
             windows, split, weight, exclude]}, with paths relative to the list.
-        seconds: length of a clip, a multiple of 0.16; shorter sounds are padded with silence.
+        seconds: length of a clip, a multiple of the tokenizer's frame (0.16 for the suite's own); shorter sounds are
+            padded with silence.
         windows: cut longer sounds to their first window that is not silent, or into all of them; random: into all,
             of which training hears one a sound and epoch.
-        tokenizer: class of the tokenizer; its arguments follow as --tokenizer.<name>.
-        text: class of the text encoder; its arguments follow as --text.<name>.
+        tokenizer: class of the tokenizer, one of the suite's or a dotted path (my_package.MyTokenizer); its arguments
+            follow as --tokenizer.<name>.
+        text: class of the text encoder, likewise; its arguments follow as --text.<name>.
         token_dim: values per token of MelTokenizer, 1 to 256; short for --tokenizer.token_dim.
-        limit: take so many rows only, spread evenly over the tables, for a try-out.
+        limit: number of rows to take, spread evenly over the tables, for a trial.
         allow_missing: leave out sounds that are missing, unreadable, empty, silent, too short, not finite or
             duplicates, and record them; otherwise any of them is an error.
         overwrite: replace a store of other settings.
-        processes: to work with; 0 is one for each GPU, or else for each core.
+        processes: number of processes; 0 is one for each GPU, or one for each core without a GPU.
         device: of the tokenizer; auto is a GPU where there is one.
 
     Raises:
-        ValueError: the table or some sounds are wrong, `out` is taken, or a public model is not to be had.
+        ValueError: the table or some sounds are wrong, `out` is taken, or a public model can't be found.
         OSError: the disk is full, or memory ran out.
     """
     source = _source(captions, audio, corpora, windows)
@@ -94,7 +96,7 @@ def _sized(tokenizer: Tokenizer, token_dim: int | None) -> Tokenizer:
         return MelTokenizer(**tokenizer.settings() | {"token_dim": token_dim})
     raise ValueError(
         f"--token_dim {token_dim} is for MelTokenizer; a token of {type(tokenizer).__name__} has "
-        f"{tokenizer.token_dim} values: leave the option out"
+        f"{tokenizer.layout.dim} values: leave the option out"
     )
 
 

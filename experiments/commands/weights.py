@@ -1,4 +1,4 @@
-"""`mntp weights`: the public checkpoints that scores are computed with; nothing is downloaded without being named."""
+"""`mntp weights`: the public checkpoints that scores need; only what is named is downloaded."""
 
 import contextlib
 import http.client
@@ -63,10 +63,10 @@ def check(folder: Path = FOLDER) -> None:
 
 
 def fetch(names: list[str], folder: Path = FOLDER) -> None:
-    """Download files of weights by name, or go on where a download broke off; files that are there stay.
+    """Download files of weights by name, or continue an interrupted download; existing files are kept.
 
     Args:
-        names: which; `mntp weights list` shows them.
+        names: of the files; `mntp weights list` shows them.
         folder: where files of weights lie.
 
     Raises:
@@ -95,7 +95,7 @@ def _state(folder: Path, weights: Weights) -> str:
 
 
 def _download(weights: Weights, folder: Path, name: str) -> None:
-    """Bring a file in whole under its name, or not at all; what came before a break stays beside it."""
+    """Download a file whole or not at all; the received part of an interrupted download is kept beside it."""
     part = folder / f".{weights.file}.part"
     if not part.is_file() or part.stat().st_size != weights.entry["bytes"]:  # else stopped before it was checked
         _receive(weights, part, name, f"{weights.url}: {{reason}}; to go on: {fetch_command(name, folder)}")
@@ -109,7 +109,7 @@ def _download(weights: Weights, folder: Path, name: str) -> None:
 
 
 def _receive(weights: Weights, part: Path, name: str, again: str) -> None:
-    """Write what comes behind what is already in `part`."""
+    """Append what is received to `part`."""
     with _connect(weights, part, again) as (response, start, total):
         if weights.exact and total not in (None, weights.num_bytes):
             raise ValueError(f"{weights.url}: offers {total} bytes, expected {weights.num_bytes}: it is another file")

@@ -5,6 +5,7 @@ are LightningCLI over the systems; class names in YAML are those of the registri
 """
 
 import copy
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 import callbacks  # noqa: F401  # importing makes the short class names known
 from data_modules.latents import LatentDataModule
 from experiments.config.errors import user_errors
+from experiments.config.imports import take_imports
 from experiments.config.resolve import add_init, constructor_errors, one_line_errors
 from mntp.initial_weights import InitialWeights, Transfer
 from mntp.systems import AudioSystem
@@ -108,6 +110,7 @@ class SuiteCLI(LightningCLI):
 def main() -> None:
     """The console script `lightning`."""
     with user_errors():
+        sys.argv[1:] = take_imports(sys.argv[1:])
         try:
             SuiteCLI()
         except MisconfigurationException as error:

@@ -1,23 +1,22 @@
 """What a run's folder says of the run itself: `run.json`, and the lock that one process at a time holds."""
 
 import contextlib
-import fcntl
 import importlib.metadata
 import os
 import platform
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from experiments.runs.launch import global_rank
 from mntp.io.json_lines import read_json, write_json
+from mntp.io.locks import claimed
 
 EXIT_HELD = 3
-LOCK_SECONDS, LOCK_PAUSE_SECONDS = 0.25, 0.05
+LOCK_SECONDS = 0.25  # longer than an onlooker holds it to test it
 HELD_OUT = "held_out.safetensors"
 RECORDED_PACKAGES = ("torch", "lightning", "numpy", "safetensors", "torchaudio", "transformers", "diffusers")
 
@@ -62,33 +61,20 @@ def _git(*words: str) -> str | None:
     return done.stdout.strip()
 
 
-def _lock(file: TextIO, patience: float) -> bool:
-    """Take the lock, giving an onlooker that is just testing it a moment to let go."""
-    give_up = time.monotonic() + max(patience, LOCK_SECONDS)
-    while True:
-        with contextlib.suppress(BlockingIOError):
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return True
-        if time.monotonic() > give_up:
-            return False
-        time.sleep(LOCK_PAUSE_SECONDS)
-
-
 @contextlib.contextmanager
 def held(run_dir: Path, patience: float = 0.0) -> Iterator[None]:
-    """Hold the run's lock; the system takes it back from a killed process. Of several ranks the first one holds it.
+    """Hold the run's lock (see `mntp.io.locks`). Of several ranks the first one holds it.
 
     Exits with code 3 and one line if another process still holds it after `patience` seconds.
     """
     if global_rank():
         yield
         return
-    with (run_dir / "lock").open("a+") as file:
-        if not _lock(file, patience):
-            file.seek(0)
-            print(f"{run_dir}: held by {file.read().strip() or 'another process'}", file=sys.stderr)  # noqa: T201
+    path = run_dir / "lock"
+    with claimed(path, max(patience, LOCK_SECONDS)) as mine:
+        if not mine:
+            holder = path.read_text(encoding="utf-8").strip()
+            print(f"{run_dir}: held by {holder or 'another process'}", file=sys.stderr)  # noqa: T201
             sys.exit(EXIT_HELD)
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-        file.flush()
+        path.write_text(f"process {os.getpid()} on {socket.gethostname()}\n", encoding="utf-8")
         yield

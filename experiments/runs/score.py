@@ -108,7 +108,7 @@ def _generated(
         decode = _decoder(run_dir, store, protocol, progress)
         for batch in missing:
             for row, waveform in zip(batch, decode(batch), strict=True):
-                write_audio(wav / store.audio_path(row).name, waveform)
+                write_audio(wav / store.audio_path(row).name, waveform, store.layout.sample_rate)
     return wav
 
 

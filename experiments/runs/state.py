@@ -1,6 +1,5 @@
 """What state a cell is in, read from its run folder's files only: no log is parsed, nobody is asked."""
 
-import fcntl
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,6 +8,7 @@ from typing import Any
 
 from experiments.runs.record import final_checkpoint
 from mntp.io.json_lines import read_json
+from mntp.io.locks import is_claimed
 
 DONE, RUNNING, FAILED, INTERRUPTED, NOT_RUN = "done", "running", "failed", "interrupted", "not run"
 QUEUED, CANCELLED = "queued", "cancelled"  # only a scheduler knows these: see `queued`
@@ -21,7 +21,7 @@ STYLES = {
     QUEUED: "blue",
     CANCELLED: "yellow",
 }
-# Where a file system has no locks, a run that wrote its progress this recently counts as alive; it writes each second.
+# Where its lock can't be tested, a run that wrote its progress this recently counts as alive; it writes each second.
 FRESH_SECONDS = 15.0
 
 
@@ -83,16 +83,9 @@ def untrained_needs(needs: Mapping[str, str | Path]) -> str:
 def is_running(run_dir: Path, progress: dict[str, Any]) -> bool:
     """Return whether a process holds the run: by its lock, or by fresh progress where locks don't work."""
     try:
-        with (run_dir / "lock").open("rb") as file:
-            # Shared: two onlookers don't see each other; a run holds it exclusively.
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except BlockingIOError:
-        return True
-    except OSError:  # no locks on this file system, or the file belongs to someone else
+        return is_claimed(run_dir / "lock")
+    except OSError:  # the file belongs to someone else, or the file system has no locks
         return time.time() - float(progress.get("time", 0.0)) < FRESH_SECONDS
-    return False
 
 
 def phase_seconds(state: CellState) -> tuple[float | None, float | None, float | None]:

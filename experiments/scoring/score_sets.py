@@ -36,9 +36,9 @@ def load_score_set(
         from mntp.metrics.networks.clap import ClapScorer
         from mntp.metrics.networks.cnn14 import Cnn14
         from mntp.metrics.networks.vggish import VGGish
-        from mntp.pretrained.laion_clap import TOKENIZER
+        from mntp.pretrained.laion_clap import TEXT_TOKENIZER
 
-        tokenizer = weights / TOKENIZER if (weights / TOKENIZER).is_dir() else TOKENIZER
+        tokenizer = weights / TEXT_TOKENIZER if (weights / TEXT_TOKENIZER).is_dir() else TEXT_TOKENIZER
         score_set = ToolkitScores(
             Cnn14.from_checkpoint(find_weights(weights, "cnn14_16k")),
             VGGish.from_checkpoint(find_weights(weights, "vggish")),

@@ -29,8 +29,12 @@ def read_audio(path: Path, sample_rate: int = SAMPLE_RATE) -> Tensor:
     Raises:
         AudioError: as `read_channel`.
     """
-    waveform, file_rate = read_channel(path)
-    return waveform if file_rate == sample_rate else resample(waveform, file_rate, sample_rate)
+    return change_rate(*read_channel(path), sample_rate)
+
+
+def change_rate(waveform: Tensor, before: int, after: int) -> Tensor:
+    """Resample waveform [samples] from one sample rate to another, in Hz; at equal rates it stays as it is."""
+    return waveform if before == after else resample(waveform, before, after)
 
 
 def read_channel(path: Path) -> tuple[Tensor, int]:

@@ -20,15 +20,15 @@ _CLIPS_PER_CHUNK = 4
 def griffin_lim(log_mel: Tensor, num_iterations: int, seed: int = 0, first_frame: int = 0) -> Tensor:
     """Find a waveform with a given log-mel spectrogram, by the fast Griffin-Lim algorithm.
 
-    The STFT is `LogMel`'s own, reflected edges included, so that frames keep their place in time. Every clip
-    starts from the same random phases: what it decodes to does not depend on its neighbours in the batch.
+    The STFT is that of `LogMel`, including the reflected edges, so that frames keep their place in time. Every clip
+    starts from the same random phases, so that the result does not depend on the rest of the batch.
 
     Args:
         log_mel: [B, frames, 64] natural-log mel magnitudes, frames >= 3.
         num_iterations: projections onto the consistent spectrograms; 0 keeps the random phases.
         seed: of the initial phases.
-        first_frame: place of the first frame in a longer clip that these are part of. They start from the phases that
-            they have there, and so, but for the ends, become the same sound (`mntp.inference.streaming`).
+        first_frame: number of the first frame in the longer clip that these frames are part of. They start from the
+            phases that they have there and, except near the ends, give the same sound (`mntp.inference.streaming`).
 
     Returns:
         [B, frames * 160] float32.

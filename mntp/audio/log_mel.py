@@ -1,7 +1,7 @@
-"""Audio: reading, writing, normalising, AudioLDM's log-mel front end and its inversion by Griffin-Lim.
+"""AudioLDM's log-mel spectrogram and normalisation of waveforms, for tokenizers and judges.
 
-The one home of these, for tokenizers and judges alike. The constants are those of AudioLDM's training code:
-16 kHz; 1024-point periodic Hann window, hop 160; 64 Slaney bands up to 8 kHz; natural logarithm, floor 1e-5.
+The constants are those of AudioLDM's training code: 16 kHz; 1024-point periodic Hann window, hop 160; 64 Slaney bands
+up to 8 kHz; natural logarithm, floor 1e-5.
 """
 
 import torch
@@ -20,14 +20,14 @@ LOG_FLOOR = 1e-5
 def normalise(waveform: Tensor) -> Tensor:
     """Centre waveform [..., samples] and scale its peak to 0.5, clip by clip, as AudioLDM does.
 
-    Absolute loudness is lost here; silence stays silence.
+    Absolute loudness is lost; silence stays silent.
     """
     centred = waveform - waveform.mean(dim=-1, keepdim=True)
     return centred / (centred.abs().amax(dim=-1, keepdim=True) + 1e-8) * 0.5
 
 
 def fit_length(waveform: Tensor, samples: int) -> Tensor:
-    """Cut waveform [..., any] at its end, or fill it with zeros there, to [..., samples]."""
+    """Cut or zero-pad waveform [..., any] at its end to [..., samples]."""
     return F.pad(waveform[..., :samples], (0, max(0, samples - waveform.shape[-1])))
 
 

@@ -1,7 +1,9 @@
-"""A trained system as a folder of two files, in the hub's manner: `config.json` and `model.safetensors`, no pickles.
+"""A trained system as a folder of two files in the hub's layout: `config.json` and `model.safetensors`, no pickles.
 
-`config.json` says how the system is built (the section `model` of a run's config) and what its tokens and prompts are
-made with; the tensors of both, by the prefixes `system.` and `tokenizer.`, are in `model.safetensors`.
+`config.json` holds the arguments of the system (the section `model` of a run's config) and the specs of its tokenizer
+and text encoder. `model.safetensors` holds the tensors of system and tokenizer, with the prefixes `system.` and
+`tokenizer.`. Classes of a user's own package are named by their dotted path; `mntp.registry` says when such a name
+may be followed.
 """
 
 import importlib.metadata
@@ -25,7 +27,7 @@ _SYSTEM, _TOKENIZER = "system.", "tokenizer."
 
 
 def write_model_folder(system: AudioSystem, folder: Path) -> None:
-    """Write a system with its front end, whole or not at all; a folder of this kind is replaced.
+    """Write a system with its front end, whole or not at all. A folder of this kind is replaced; one writer at a time.
 
     Raises:
         ValueError: the system was built in Python from objects, or has no front end; or the folder holds other files.
@@ -52,7 +54,7 @@ def write_model_folder(system: AudioSystem, folder: Path) -> None:
 
 
 def read_model_folder(path: str) -> AudioSystem:
-    """Build the system of a folder, or of a name on the hub, in evaluation mode on the CPU, its front end attached.
+    """Build the system of a folder, or of a name on the hub, with its front end, in evaluation mode on the CPU.
 
     Raises:
         ValueError: there is no such model; a file is damaged, of another program or of a newer format; or the weights
@@ -71,7 +73,7 @@ def read_model_folder(path: str) -> AudioSystem:
     except ValueError as error:
         raise ValueError(f"{folder / CONFIG}: {error}") from error
     rest = {name: value for name, value in tensors.items() if not name.startswith(_TOKENIZER)}
-    # Names that lack the prefix stay as they are, and are reported as what the model has not.
+    # Names without the prefix stay as they are, and are reported as unexpected.
     load_strictly(system, {name.removeprefix(_SYSTEM): value for name, value in rest.items()}, folder / WEIGHTS)
     return system.eval()
 

@@ -1,4 +1,4 @@
-"""Sound while tokens are still being drawn: the tokenizer decoded in overlapping windows."""
+"""Waveform while tokens are still being drawn: the tokenizer decodes overlapping windows of frames."""
 
 from dataclasses import dataclass
 
@@ -10,13 +10,12 @@ from mntp.tokenizers import Tokenizer
 
 @dataclass(frozen=True)
 class Windows:
-    """How much around the time slices that are wanted is decoded with them.
+    """How much is decoded around the frames that are wanted.
 
     Args:
-        context: slices before them, decoded again.
-        lookahead: slices behind them, which must be known: the first sound comes after 1 + lookahead slices, 4 tokens
-            each.
-        crossfade: samples over which a window's sound passes into the next one's.
+        context: frames before them, which are decoded again.
+        lookahead: frames after them, whose tokens must be known: the first sound comes after 1 + lookahead frames.
+        crossfade: samples over which one window fades into the next, at most a frame.
 
     Raises:
         ValueError: a number is out of range.
@@ -27,35 +26,42 @@ class Windows:
     crossfade: int = 256
 
     def __post_init__(self) -> None:
-        if self.context < 0 or self.lookahead < 1 or not 0 <= self.crossfade <= Tokenizer.samples_per_slice:
+        if self.context < 0 or self.lookahead < 1 or self.crossfade < 0:
             raise ValueError(
-                f"got {self}; expected context from 0, lookahead from 1 (what a window makes of its last samples is "
-                f"heard during the crossfade), crossfade from 0 to {Tokenizer.samples_per_slice} samples"
+                f"got {self}; expected context from 0, crossfade from 0 and lookahead from 1 (the crossfade takes "
+                "samples of the frame after the wanted ones)"
             )
 
 
 class StreamingDecoder:
-    """Turns the leading tokens of a batch of clips into waveform as they become final.
+    """Decodes the first tokens of a batch of clips as they become final.
 
-    The pieces, joined, are as long as `tokenizer.decode` of the whole clips, and nearly the same. Root-mean-square
-    differences of the log-mel from it, over 16 real clips and 16 of the embedded corpus of 2.56 s, with the default
-    windows:
+    The pieces, joined, are as long as `tokenizer.decode` of the whole clips, and nearly equal to it. Root-mean-square
+    differences of the log-mel, over 16 real clips and 16 of the embedded corpus of 2.56 s, with the default windows:
 
-    - MelTokenizer: 0.04 dB, at most 0.2 dB in a clip (with a lookahead of 1: 0.5 and 2 dB), where its decoded waveform
-      is 3 dB off the original. In samples the difference is 57 dB below the signal on average, 31 dB at worst.
-    - AudioLDM: the vocoder is exact from 2 slices of context on, but the VAE's norms average over the whole clip, of
-      which a window knows a part. With random weights that shows everywhere (in samples, 3 dB below the signal). Not
-      yet measured with the public ones.
+    - MelTokenizer: 0.04 dB, at most 0.2 dB in a clip (with a lookahead of 1: 0.5 and 2 dB). Its decoded waveform
+      differs from the original by 3 dB. In samples the difference is 57 dB below the signal on average, 31 dB at worst.
+    - AudioLDM: the vocoder is exact from 2 frames of context on. The VAE's norms average over the whole clip, of which
+      a window is a part; with random weights the difference is large (in samples, 3 dB below the signal). It has not
+      been measured with the public weights.
 
     Args:
         tokenizer: decodes the windows (`Tokenizer.decode_window`).
-        num_slices: time slices of the whole clips.
+        num_frames: frames of the whole clips.
         windows: how they overlap.
+
+    Raises:
+        ValueError: the crossfade is longer than a frame.
     """
 
-    def __init__(self, tokenizer: Tokenizer, num_slices: int, windows: Windows = Windows()) -> None:
+    def __init__(self, tokenizer: Tokenizer, num_frames: int, windows: Windows = Windows()) -> None:
+        if windows.crossfade > tokenizer.layout.samples_per_frame:
+            raise ValueError(
+                f"got {windows}; expected a crossfade of at most {tokenizer.layout.samples_per_frame} samples, a frame "
+                f"of {type(tokenizer).__name__}"
+            )
         self.tokenizer = tokenizer
-        self.num_slices = num_slices
+        self.num_frames = num_frames
         self.windows = windows
         self._num_emitted = 0
         self._tail: Tensor | None = None
@@ -63,26 +69,27 @@ class StreamingDecoder:
 
     @torch.no_grad()
     def push(self, tokens: Tensor, num_final: int) -> Tensor | None:
-        """Take the tokens as they are now.
+        """Decode what has become final since the last call.
 
         Args:
             tokens: [B, N, D] of the whole clips.
-            num_final: how many of the N will not change any more.
+            num_final: how many of the N will not change again.
 
         Returns:
-            The waveform that follows on the last one, [B, samples] float32 on the CPU; None where there is none yet.
+            The next piece of the waveform, [B, samples] float32 on the CPU; None where there is none yet.
         """
-        known = num_final // self.tokenizer.tokens_per_slice
-        first, last = self._num_emitted, known if known == self.num_slices else known - self.windows.lookahead
+        layout = self.tokenizer.layout
+        known = layout.num_frames(num_final)
+        first, last = self._num_emitted, known if known == self.num_frames else known - self.windows.lookahead
         if last <= first:
             return None
         begin, end = max(0, first - self.windows.context), min(known, last + self.windows.lookahead)
-        per_slice, samples = self.tokenizer.tokens_per_slice, self.tokenizer.samples_per_slice
-        window = tokens[:, begin * per_slice : end * per_slice].cpu()
+        per_frame, samples = layout.tokens_per_frame, layout.samples_per_frame
+        window = tokens[:, begin * per_frame : end * per_frame].cpu()
         decoded = self.tokenizer.decode_window(window, begin)[:, (first - begin) * samples :]
         piece, rest = decoded[:, : (last - first) * samples].clone(), decoded[:, (last - first) * samples :]
         if self._tail is not None:
             faded = self._tail.shape[1]
             piece[:, :faded] = torch.lerp(self._tail, piece[:, :faded], self._ramp)
-        self._num_emitted, self._tail = last, rest[:, : self.windows.crossfade] if last < self.num_slices else None
+        self._num_emitted, self._tail = last, rest[:, : self.windows.crossfade] if last < self.num_frames else None
         return piece

@@ -67,9 +67,10 @@ class TextToAudio:
             matrices_to_bfloat16(self._drawing)
         else:
             self._drawing = system.to(device)
-        self.sample_rate = self.tokenizer.sample_rate
-        self.slice_seconds = self.tokenizer.samples_per_slice / self.sample_rate
-        self.max_seconds = system.num_tokens // self.tokenizer.tokens_per_slice * self.slice_seconds
+        layout = self.tokenizer.layout
+        self.sample_rate = layout.sample_rate
+        self.slice_seconds = layout.frame_seconds
+        self.max_seconds = layout.num_frames(system.num_tokens) * self.slice_seconds
 
     @classmethod
     def from_pretrained(
@@ -130,7 +131,7 @@ class TextToAudio:
             seconds: length of the clips, a multiple of `slice_seconds`; None is `max_seconds`. The causal systems draw
                 no more tokens than that takes; AudioMAR draws all, and the rest is cut off.
             continue_from: waveform [samples], or one for each caption [B, samples], at `sample_rate`: the clips begin
-                with it (as the tokenizer renders it, cut at its end to whole time slices, its peak at 0.5).
+                with it (as the tokenizer renders it, cut at its end to whole frames, its peak at 0.5).
             decoding: how tokens are drawn; None is the model's own way.
             progress: called with (tokens drawn, tokens in all), over all captions.
             overrides: single settings of `decoding` by name, such as num_diffusion_steps=25, and `guidance_scale`.
@@ -202,7 +203,7 @@ class TextToAudio:
         """
         num_tokens, prefix = self._num_tokens(seconds), self._prefix(continue_from, 1, seconds)
         system, text = self._system(self.decoding(decoding, **overrides)), self._text([caption])
-        decoder = StreamingDecoder(self.tokenizer, num_tokens // self.tokenizer.tokens_per_slice, windows or Windows())
+        decoder = StreamingDecoder(self.tokenizer, self.tokenizer.layout.num_frames(num_tokens), windows or Windows())
         steps = system.iterate(text, _clip_seeds([caption], [seed]), prefix=prefix, num_tokens=num_tokens)
         pieces = (decoder.push(drawn, num_final) for drawn, num_final in steps)
         return (piece[0] for piece in pieces if piece is not None)
@@ -270,7 +271,7 @@ class TextToAudio:
                 f"seconds: {seconds:g} is no multiple of {self.slice_seconds:g}, the tokenizer's time slice; nearest "
                 f"are {below:g} and {below + self.slice_seconds:g}"
             )
-        return slices * self.tokenizer.tokens_per_slice
+        return slices * self.tokenizer.layout.tokens_per_frame
 
     def _prefix(self, waveform: Tensor | None, num_clips: int, seconds: float | None) -> Tensor | None:
         """Tokens [num_clips, n, D] of a waveform to go on from."""
@@ -282,8 +283,9 @@ class TextToAudio:
                 f"continue_from: got a waveform of shape {tuple(given.shape)}; expected [samples], or "
                 f"[{num_clips}, samples] for the {num_clips} captions, all finite"
             )
-        samples = given.shape[-1] // self.tokenizer.samples_per_slice * self.tokenizer.samples_per_slice
-        longest = self._num_tokens(seconds) // self.tokenizer.tokens_per_slice * self.slice_seconds
+        layout = self.tokenizer.layout
+        samples = given.shape[-1] // layout.samples_per_frame * layout.samples_per_frame
+        longest = layout.num_frames(self._num_tokens(seconds)) * self.slice_seconds
         if not 0 < samples < longest * self.sample_rate:
             raise ValueError(
                 f"continue_from: got {given.shape[-1] / self.sample_rate:g} s at {self.sample_rate} Hz, expected "

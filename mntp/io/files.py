@@ -1,4 +1,4 @@
-"""Files and folders that are whole or absent: written under a temporary name beside their own, then renamed; hashes."""
+"""Files and folders that are whole or absent: they are written under a temporary name, then renamed."""
 
 import contextlib
 import errno
@@ -40,36 +40,6 @@ def atomic_write(path: Path, mode: str = "w") -> Iterator[IO]:  # type: ignore[t
         raise
 
 
-@contextlib.contextmanager
-def atomic_folder(path: Path) -> Iterator[Path]:
-    """Make a temporary folder beside `path` and put it in its place when the block ends without an error.
-
-    What stood there before is removed, afterwards.
-
-    Args:
-        path: the final folder; the folders above it are made.
-
-    Raises:
-        OSError: the disk is full or the folder can't be written; `path` stays as it was.
-    """
-    path = path.resolve()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    made = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp"))
-    try:
-        yield made
-        made.chmod(0o755)
-        if path.exists():
-            before = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".old"))
-            path.replace(before)
-            made.replace(path)
-            shutil.rmtree(before)
-        else:
-            made.replace(path)
-    except BaseException:
-        shutil.rmtree(made, ignore_errors=True)
-        raise
-
-
 def file_sha256(path: Path) -> str:
     """SHA-256 of a file's content, 64 hex digits.
 
@@ -81,37 +51,40 @@ def file_sha256(path: Path) -> str:
 
 
 @contextlib.contextmanager
-def replaced_folder(folder: Path) -> Iterator[Path]:
-    """Give a new folder to fill; it takes the place of `folder` when the block ends without an error.
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Give a new folder to fill; it takes the place of `path` when the block ends without an error.
 
-    To be used inside `locked(folder)`. An error, an interrupt or a full disk removes what was written and keeps
-    the old `folder`. What a killed process left is cleared up by the next one.
+    After an error, an interrupt or a full disk, what was written is removed and the old folder is kept. What a killed
+    process left behind is removed by the next call for the same path; if it was killed between the two renames, the
+    old folder is put back. One process at a time: where several may write `path`, hold `locked(path)`.
 
     Args:
-        folder: the final name, a folder or absent.
+        path: the final folder, which may exist; the folders above it are made.
 
     Yields:
-        The folder to fill.
+        The folder to fill, beside `path`, under a hidden name.
 
     Raises:
-        OSError: the disk is full or can't be written.
+        OSError: the disk is full or the folder can't be written.
     """
-    partial, old = (folder.with_name(f".{folder.name}.{suffix}") for suffix in ("partial", "old"))
-    _clear_up(folder, partial, old)
+    path = path.resolve()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial, old = (path.with_name(f".{path.name}.{suffix}") for suffix in ("partial", "old"))
+    _clear_up(path, partial, old)
     try:
         partial.mkdir()
         yield partial
-        if folder.exists():
-            folder.rename(old)
-        partial.rename(folder)
+        if path.exists():
+            path.rename(old)
+        partial.rename(path)
         shutil.rmtree(old, ignore_errors=True)
     finally:
-        _clear_up(folder, partial, old)
+        _clear_up(path, partial, old)
 
 
 @contextlib.contextmanager
 def disk_errors(folder: Path) -> Iterator[None]:
-    """Say of an error in writing what could not be written and what to do.
+    """Add to an error in writing what could not be written, and what to do.
 
     Raises:
         OSError: with the same number; the message names `folder`.

@@ -4,17 +4,24 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, Any
 
 from mntp.io.files import file_sha256
+
+if TYPE_CHECKING:  # commands that only hash plain data start without torch
+    from torch import Tensor, nn
+
+_NUM_DIGITS = 12
+
+
+def hash_text(text: str) -> str:
+    """Return 12 hex digits over a text."""
+    return hashlib.sha256(text.encode()).hexdigest()[:_NUM_DIGITS]
 
 
 def hash_json(content: Any) -> str:
     """Return 12 hex digits over plain data; the order of keys doesn't matter."""
-    text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
+    return hash_text(json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False))
 
 
 def file_digest(path: Path) -> str:
@@ -26,11 +33,11 @@ def file_digest(path: Path) -> str:
     return f"sha256:{file_sha256(path)}"
 
 
-def hash_tensors(weights: Mapping[str, Tensor], **facts: object) -> str:
-    """12 hex digits over tensors by name, and over facts that no tensor shows (JSON values).
+def hash_tensors(weights: "Mapping[str, Tensor]", **facts: object) -> str:
+    """Return 12 hex digits over tensors by name, and over facts that no tensor shows (JSON values).
 
-    The format and place of the files, and the dtype that the weights were kept in, don't count; nor do constants, such
-    as indices.
+    Tensors are compared in float32, whatever dtype they were stored in. Integer tensors, such as indices, are left
+    out.
     """
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
     for name, tensor in sorted(weights.items()):
@@ -38,14 +45,14 @@ def hash_tensors(weights: Mapping[str, Tensor], **facts: object) -> str:
             continue
         digest.update(f"{name} {list(tensor.shape)}".encode())
         digest.update(tensor.detach().float().cpu().contiguous().numpy().data)
-    return digest.hexdigest()[:12]
+    return digest.hexdigest()[:_NUM_DIGITS]
 
 
 def check_content(path: str, found: str, expected: str | None) -> str:
-    """Return `found`, the content's hash; None expects nothing.
+    """Return `found`, the hash of the weights at `path`, if it is the expected one; None accepts any.
 
     Raises:
-        ValueError: it is another one than expected.
+        ValueError: the hashes differ.
     """
     if expected not in (None, found):
         raise ValueError(
@@ -55,10 +62,15 @@ def check_content(path: str, found: str, expected: str | None) -> str:
     return found
 
 
-def hash_weights(network: nn.Module, description: str) -> str:
-    """12 hex digits over a description and the names and values of a network's state dict."""
+def hash_state(state: "Mapping[str, Tensor]", description: str) -> str:
+    """Return 12 hex digits over a description and the names and values of tensors, in the dtypes that they have."""
     digest = hashlib.sha256(description.encode())
-    for name, tensor in sorted(network.state_dict().items()):
+    for name, tensor in sorted(state.items()):
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()[:12]
+    return digest.hexdigest()[:_NUM_DIGITS]
+
+
+def hash_weights(network: "nn.Module", description: str) -> str:
+    """Return 12 hex digits over a description and a network's state dict."""
+    return hash_state(network.state_dict(), description)

@@ -1,4 +1,4 @@
-"""Whether files are still what was written: size and sha256, each file once per size and modification time."""
+"""Integrity of files: size and sha256, hashed once per size and modification time."""
 
 import contextlib
 import hashlib
@@ -19,8 +19,8 @@ def verify_files(
 ) -> None:
     """Check files of a folder against their recorded `bytes` and `sha256`.
 
-    What was checked is remembered in `.verified.json`, with its size and modification time; a folder that can't
-    be written is checked anew every time.
+    Checked files are remembered in `.verified.json` with their size and modification time. A folder that can't be
+    written is checked anew every time.
 
     Args:
         folder: where the files lie.
@@ -54,7 +54,7 @@ def verify_remote(folder: Folder, entries: Mapping[str, Mapping[str, Any]], reme
 
 
 def verify_file(path: Path, entry: Mapping[str, Any], remedy: str, progress: bool = False) -> None:
-    """Check one file as `verify_files` does, without a memory.
+    """Check one file as `verify_files` does, without remembering it.
 
     Raises:
         ValueError: it is missing, truncated or altered; the message names it.
@@ -64,7 +64,7 @@ def verify_file(path: Path, entry: Mapping[str, Any], remedy: str, progress: boo
 
 
 def remember_verified(folder: Path, names: Iterable[str]) -> None:
-    """Keep in mind that files of a folder, as they are now, have been checked."""
+    """Remember that files of a folder, as they are now, have been checked."""
     remembered = _read_verified(folder / VERIFIED)
     stamps = remembered | {name: _stamp(folder / name) for name in names}
     if stamps != remembered:

@@ -1,4 +1,4 @@
-"""Files of one JSON object a line, each with the `step` that it is of, that a resumed run continues exactly."""
+"""JSON files, written whole or not at all, and logs of one JSON object a line that a resumed run continues exactly."""
 
 import json
 import math
@@ -10,12 +10,12 @@ from mntp.io.files import atomic_write
 
 
 def finite_or_none(value: float) -> float | None:
-    """The value, or None where it is not a finite number: JSON has no word for those."""
+    """The value, or None if it is infinite or NaN, which JSON can't express."""
     return value if math.isfinite(value) else None
 
 
 def append_line(path: Path, content: dict[str, Any]) -> None:
-    """Append one object, by a single write: lines of several processes never mix."""
+    """Append one object by a single write, so that lines of several processes never mix."""
     line = json.dumps(content, allow_nan=False) + "\n"
     handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
     try:
@@ -25,7 +25,7 @@ def append_line(path: Path, content: dict[str, Any]) -> None:
 
 
 def drop_lines_from(path: Path, step: int) -> None:
-    """Drop the lines at and after `step`, and the half line that a killed process may leave; no file is fine."""
+    """Drop the lines from `step` on, and the half line that a killed process may have left; the file may be absent."""
     if not path.is_file():
         return
     whole = [line for line in path.read_text(encoding="utf-8").splitlines() if line.endswith("}")]

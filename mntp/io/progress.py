@@ -1,4 +1,4 @@
-"""Progress of a long loop on standard error: a bar on a terminal, now and then a plain line elsewhere."""
+"""Progress of a long loop on standard error: a bar on a terminal, a plain line every half minute elsewhere."""
 
 import contextlib
 import time

@@ -1,4 +1,4 @@
-"""Bytes of a folder's files, on a local disk or behind any URL that fsspec knows (`s3://`, `gs://`, `memory://`)."""
+"""Files of a folder, on a local disk or at any URL that fsspec knows (`s3://`, `gs://`, `memory://`)."""
 
 import mmap
 from collections.abc import Sequence
@@ -42,7 +42,7 @@ class LocalFile:
 
 
 class RemoteFile:
-    """A file behind a URL; a read fetches the ranges that are asked for, all at once, and nothing else."""
+    """A file at a URL; a read fetches exactly the ranges that are asked for, all at once."""
 
     def __init__(self, system: Any, path: str, name: str) -> None:
         self.name = name
@@ -61,7 +61,7 @@ class RemoteFile:
 
 
 class Folder:
-    """A folder of files, by path or URL; can be sent to another process.
+    """A folder of files, by path or URL. It can be sent to another process.
 
     Args:
         where: a path, or a URL with `://`.

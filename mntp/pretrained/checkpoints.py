@@ -1,4 +1,4 @@
-"""PyTorch checkpoints of others: read without running what they hold, loaded without forgiving what doesn't fit."""
+"""Third-party PyTorch checkpoints: safe unpickling, strict loading."""
 
 import pickle
 import re
@@ -25,11 +25,11 @@ NUMPY_VALUES: tuple[SafeGlobal, ...] = (
     *((_RECONSTRUCT, f"{module}._reconstruct") for module in _NUMPY_MODULES),
     *((_SCALAR, f"{module}.scalar") for module in _NUMPY_MODULES),
 )
-"""What numbers and arrays of numpy are unpickled with; PANNs' samplers and LAION's optimisers are kept as such."""
+"""Globals that numpy's numbers and arrays are unpickled with: PANNs' and LAION's files hold some beside the weights."""
 
 # How `torch.save` began a file before PyTorch 1.6: a pickle of its magic number.
 _LEGACY_MAGIC = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19."
-# What torch's readers stumble with over damaged bytes.
+# What torch's readers raise for damaged bytes.
 _DAMAGE = (AssertionError, EOFError, LookupError, RuntimeError, TypeError, ValueError, struct.error)
 _NUM_NAMES_SHOWN = 3
 
@@ -40,15 +40,15 @@ def read_checkpoint(
     legacy: bool = False,
     absent: str = "no such checkpoint; check the path",
 ) -> dict[str, Any]:
-    """Read a checkpoint's mapping without running anything that it holds.
+    """Read a checkpoint's mapping without running any code in it.
 
-    Tensors stay on the disk until used, but for the format of before PyTorch 1.6.
+    Tensors are read from the disk when they are used, except in the format before PyTorch 1.6.
 
     Args:
         path: the file.
-        safe: what is let in beside tensors and plain values: classes and functions, or pairs of one and the full
-            name that the file knows it by.
-        legacy: read the format of before PyTorch 1.6 as well.
+        safe: classes and functions that are allowed beside tensors and plain values, or pairs of one and its full
+            name in the file.
+        legacy: also read the format before PyTorch 1.6.
         absent: the end of the message for a missing file.
 
     Raises:
@@ -85,7 +85,7 @@ def state_dict_of(checkpoint: Mapping[str, Any], key: str | None, path: Path) ->
         path: the file, for the message.
 
     Raises:
-        ValueError: there is no such key, or not a mapping of names to tensors behind it.
+        ValueError: there is no such key, or its value is no mapping of names to tensors.
     """
     if key is not None and key not in checkpoint:
         raise ValueError(f"{path}: expected the key {key!r}, got {_some(map(str, checkpoint))}; is it another file?")
@@ -103,7 +103,7 @@ def check_layout(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], pa
     """
     problems = {
         "lacks": expected.keys() - state.keys(),
-        "has what the model has not:": state.keys() - expected.keys(),
+        "has unexpected tensors:": state.keys() - expected.keys(),
         "has another shape than the model for": {
             f"{name} ({list(state[name].shape)}, expected {list(tensor.shape)})"
             for name, tensor in expected.items()
@@ -138,6 +138,6 @@ def _some(names: Iterable[str]) -> str:
 
 
 def _offender(error: pickle.UnpicklingError) -> str:
-    """What torch refused, out of its long message, which goes on to advise to trust the file."""
+    """The name that torch refused, without its advice to trust the file."""
     found = re.search(r"GLOBAL (\S+)", str(error))
     return found[1] if found else str(error).splitlines()[0][:200]

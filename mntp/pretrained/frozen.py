@@ -1,12 +1,10 @@
-"""Public models that are used as they are: loaded whole, run in float32, and told apart by what they hold.
+"""Frozen pretrained models: strict loading, float32 inference, identity by a hash of the weights.
 
-Such a model is too large to travel with every store and checkpoint. What travels is its path and the hash of its
-content; whoever loads it again compares.
+Such a model is too large to travel with every store and checkpoint. Its path and the hash of its content travel, and
+the hash is compared when it is loaded again.
 """
 
 import contextlib
-import hashlib
-import json
 import pickle
 from collections.abc import Iterator
 from typing import Any
@@ -15,15 +13,11 @@ from safetensors import SafetensorError
 
 from mntp.pretrained.hub import checkpoint_folder
 
-# What the libraries stumble with over files that are damaged or of another kind.
-_DAMAGE = (
+# What transformers and diffusers raise for files that are damaged or of another kind.
+_LOADING_ERRORS = (
     *(OSError, RuntimeError, ValueError, TypeError, LookupError, AttributeError, ImportError, EOFError),
     *(ArithmeticError, pickle.UnpicklingError, SafetensorError),
 )
-# Vocabularies of models are rounded up to a multiple of at most this.
-_VOCABULARY_STEP = 128
-# Spaces, letters beyond ASCII and marks: tokenizers that differ in more than their vocabulary differ here.
-_PROBE = "A dog's bark, 3 times;  Öl & 雨 🔔\n"
 
 
 def load_model(cls: Any, path: str, subfolder: str = "") -> Any:
@@ -35,17 +29,13 @@ def load_model(cls: Any, path: str, subfolder: str = "") -> Any:
         subfolder: the part of the checkpoint that holds it.
 
     Raises:
-        ValueError: it is not to be had, is damaged, is of another kind, or lacks weights.
+        ValueError: it can't be found, is damaged, is of another kind, or lacks weights.
     """
     folder = checkpoint_folder(path, "model", subfolder)
-    try:
-        with _quiet():
-            model, info = cls.from_pretrained(folder, local_files_only=True, output_loading_info=True)
-    except _DAMAGE as error:
-        reason = " ".join(str(error).split())[:300]
-        raise ValueError(f"{folder}: can't be loaded as {cls.__name__} ({reason}); get the checkpoint anew") from error
-    # The libraries go on with random numbers in the place of what is missing. Indices are no weights: they are
-    # constants, which files of other versions don't hold.
+    with loading(f"{folder}: can't be loaded as {cls.__name__}", "get the checkpoint anew"):
+        model, info = cls.from_pretrained(folder, local_files_only=True, output_loading_info=True)
+    # The libraries put random numbers in the place of missing weights. Integer tensors are no weights but constants,
+    # which files of other versions don't hold.
     indices = {name for name, tensor in model.state_dict().items() if not tensor.is_floating_point()}
     if absent := sorted(set(info["missing_keys"]) - indices):
         raise ValueError(
@@ -55,46 +45,28 @@ def load_model(cls: Any, path: str, subfolder: str = "") -> Any:
     return model.float().eval().requires_grad_(False)
 
 
-def load_text_tokenizer(path: str, vocab_size: int) -> Any:
-    """Load a text tokenizer of transformers.
+@contextlib.contextmanager
+def loading(problem: str, remedy: str) -> Iterator[None]:
+    """Load something of transformers or diffusers without their output; turn their errors into one line.
 
     Args:
-        path: a local folder or a name on the hub (see `checkpoint_folder`).
-        vocab_size: of the model that it is for.
+        problem: the beginning of the message.
+        remedy: its end.
 
     Raises:
-        ValueError: it is not to be had, is damaged, has another vocabulary than the model, or makes nothing of an
-            empty text.
+        ValueError: the block can't load its files.
     """
-    from transformers import AutoTokenizer
-
-    folder = checkpoint_folder(path, "tokenizer")
     try:
         with _quiet():
-            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except _DAMAGE as error:
+            yield
+    except _LOADING_ERRORS as error:
         reason = " ".join(str(error).split())[:300]
-        raise ValueError(f"{folder}: can't be loaded as a text tokenizer ({reason}); get it anew") from error
-    # Where files are missing, transformers 5 makes a tokenizer of a few special words without a warning.
-    if not vocab_size - _VOCABULARY_STEP < len(tokenizer) <= vocab_size:
-        raise ValueError(
-            f"{folder}: its text tokenizer has {len(tokenizer)} words, its model {vocab_size}; expected as many, or up "
-            f"to {_VOCABULARY_STEP - 1} less: a file of it is missing or of another model"
-        )
-    if not tokenizer("")["input_ids"]:
-        raise ValueError(f"{folder}: its text tokenizer makes nothing of an empty text; expected an end mark")
-    return tokenizer
-
-
-def tokenizer_facts(tokenizer: Any) -> list[object]:
-    """What a text tokenizer makes of text, for `hash_tensors`: a hash of its vocabulary, and a line's indices."""
-    vocabulary = json.dumps(sorted(tokenizer.get_vocab().items()))
-    return [hashlib.sha256(vocabulary.encode()).hexdigest(), tokenizer(_PROBE)["input_ids"]]
+        raise ValueError(f"{problem} ({reason}); {remedy}") from error
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """No progress bars and advice from the libraries; what counts is checked and said here."""
+    """Silence progress bars and log messages of the libraries: what matters is checked and reported here."""
     from diffusers.utils import logging as of_diffusers
     from transformers.utils import logging as of_transformers
 

@@ -1,6 +1,7 @@
-"""Where a trained public model lies: a local folder in the hub's layout, the hub's cache, or a download into it.
+"""Resolve a pretrained model to a local folder: a path, the hub's cache, or a download into the cache.
 
-No network where the files are at hand, and no waiting where there is none: the hub is asked once, for a few seconds.
+The network is used only if the files are neither on the disk nor in the cache, and one question to the hub, with a
+timeout of a few seconds, decides whether it can be reached.
 """
 
 import re
@@ -8,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
-# Groups of file names; a folder is complete with one of each group, and the first that is there is taken.
+# Groups of file names: a folder is complete if it has one of each group; the first one found is used.
 _NEEDED: dict[str, tuple[tuple[str, ...], ...]] = {
     "model": (
         ("config.json",),
@@ -33,7 +34,7 @@ _MORE = {
         *("vocab.json", "merges.txt", "vocab.txt", "spiece.model"),
     ),
 }
-# The hub's answer to one small question; a network that swallows packets must not hold anybody up.
+# For the hub's answer to one small question: a network that drops packets must not block the program.
 TIMEOUT_SECONDS = 5.0
 _HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", re.ASCII)
 
@@ -87,7 +88,7 @@ def _cached(path: str, kind: str, subfolder: str) -> Path | None:
 
 
 def _download(path: str, kind: str, subfolder: str) -> Path:
-    """Fetch the files that are needed and no others: a repository may hold the same weights several times."""
+    """Fetch only the files that are needed: a repository may hold the same weights in several formats."""
     from huggingface_hub import HfApi, constants, snapshot_download
     from huggingface_hub.errors import HTTPError, RepositoryNotFoundError  # type: ignore[attr-defined]  # the client's
 
@@ -105,7 +106,7 @@ def _download(path: str, kind: str, subfolder: str) -> Path:
         known = isinstance(error, RepositoryNotFoundError)
         reason = "it has no such model, or a private one" if known else f"{type(error).__name__}: {error}"
         raise ValueError(
-            f"{path}: no such folder, not in the cache {constants.HF_HUB_CACHE}, and not to be had from "
+            f"{path}: no such folder, not in the cache {constants.HF_HUB_CACHE}, and not available from "
             f"{constants.ENDPOINT} ({reason.splitlines()[0]}); give the path of a local copy, put one into ./{path}, "
             f"or fill a cache where there is a network (hf download {path}) and name it in HF_HUB_CACHE"
         ) from error

@@ -1,4 +1,4 @@
-"""LAION's CLAP: its checkpoints as `transformers` models, its tokenizer, its embeddings of captions.
+"""LAION's CLAP: its checkpoints as `transformers` models, and its embeddings of captions.
 
 LAION publishes `.pt` files of its own training code; the conversions on the hub are other checkpoints. The two
 networks are the same under other names, which `hf_names` translates.
@@ -15,12 +15,13 @@ from torch.nn import functional as F
 
 from mntp.pretrained.checkpoints import NUMPY_VALUES, check_layout, read_checkpoint, state_dict_of
 
-if TYPE_CHECKING:  # a second to import, which only those who load a model have to wait
+if TYPE_CHECKING:  # it takes a second to import, which is spent only when a model is loaded
     from transformers import ClapConfig, ClapModel, PreTrainedTokenizerBase
 
-TOKENIZER = "roberta-base"
-VOCABULARY = 50_265
-MAX_TOKENS = 77
+TEXT_TOKENIZER = "roberta-base"
+"""LAION's files hold no text tokenizer; CLAP was trained with this one."""
+MAX_TEXT_TOKENS = 77
+"""CLAP was trained on captions cut to this length."""
 HTSAT_DEPTHS = {96: [2, 2, 6, 2], 128: [2, 2, 12, 2]}
 """Blocks of the four stages of HTSAT-tiny and HTSAT-base, by the width of their patches."""
 _CAPTIONS_AT_ONCE = 64
@@ -67,7 +68,7 @@ def load_laion_clap(path: Path) -> "ClapModel":
     expected = model.state_dict()
     state = _constants(expected) | convert(theirs)
     check_layout(state, expected, path)
-    # Copies, so that nothing hangs on the file.
+    # Copies, so that no tensor refers to the mapped file.
     model.load_state_dict(
         {name: tensor.to(expected[name].dtype, copy=True) for name, tensor in state.items()}, assign=True
     )
@@ -75,7 +76,7 @@ def load_laion_clap(path: Path) -> "ClapModel":
 
 
 def hf_names(name: str) -> tuple[str, ...]:
-    """Names in `transformers` of a tensor of LAION's: none for what is left behind, three for stacked q, k and v."""
+    """Names in `transformers` of a tensor of LAION's: none if it is not needed, three for stacked q, k and v."""
     if _LEFT.match(name):
         return ()
     for pattern, replacement in _RENAMED:
@@ -93,43 +94,15 @@ def convert(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return converted
 
 
-def load_tokenizer(source: str | Path = TOKENIZER, download: bool = False) -> "PreTrainedTokenizerBase":
-    """Load the tokenizer of CLAP's text branch.
-
-    Args:
-        source: a folder with its files, or its name on the Hugging Face hub.
-        download: get from the hub what its cache lacks.
-
-    Raises:
-        ValueError: there is no such tokenizer, the hub can't be reached, or the vocabulary is not whole.
-    """
-    from huggingface_hub.constants import HF_HUB_CACHE
-    from transformers import AutoTokenizer
-
-    remedy = (
-        f"with a network run `hf download {TOKENIZER} config.json tokenizer_config.json tokenizer.json vocab.json "
-        "merges.txt`, or name a folder that holds these files"
-    )
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(str(source), local_files_only=not download)
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ValueError(
-            f"the tokenizer {source} is neither a folder with its files nor in the cache {HF_HUB_CACHE} ({reason}): "
-            f"{remedy}"
-        ) from error
-    if len(tokenizer) != VOCABULARY:  # missing files give an empty vocabulary and no error
-        raise ValueError(f"the tokenizer {source} knows {len(tokenizer)} words, expected {VOCABULARY}: {remedy}")
-    return tokenizer
-
-
 @torch.no_grad()
 def embed_captions(model: "ClapModel", tokenizer: "PreTrainedTokenizerBase", captions: Sequence[str]) -> Tensor:
-    """Embed captions, each filled up or cut to 77 tokens, as [n, 512] float32 of unit length on the model's device."""
+    """Embed captions, each padded or cut to 77 tokens, as [n, 512] float32 of unit length on the model's device."""
     parts = []
     for first in range(0, len(captions), _CAPTIONS_AT_ONCE):
         chunk = list(captions[first : first + _CAPTIONS_AT_ONCE])
-        tokens = tokenizer(chunk, padding="max_length", truncation=True, max_length=MAX_TOKENS, return_tensors="pt")
+        tokens = tokenizer(
+            chunk, padding="max_length", truncation=True, max_length=MAX_TEXT_TOKENS, return_tensors="pt"
+        )
         ids, mask = (tokens[key].to(model.device) for key in ("input_ids", "attention_mask"))
         pooled = model.text_model(input_ids=ids, attention_mask=mask).pooler_output
         parts.append(F.normalize(model.text_projection(pooled), dim=-1))

@@ -1,4 +1,4 @@
-"""Text encoders: captions -> embeddings; and how one travels with a store and with a checkpoint."""
+"""Text encoders: captions -> embeddings. Their specs travel with stores and checkpoints, and build them again."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -32,14 +32,15 @@ def build_text_encoder(spec: Mapping[str, Any]) -> TextEncoder:
     """Build the text encoder that a spec describes.
 
     Raises:
-        ValueError: an unknown class, settings that it does not take, another fingerprint than the spec's, or a public
-            model that is not to be had or holds other weights.
+        ValueError: an unknown class, or one of a package that isn't imported (see `mntp.registry`); settings that it
+            does not take; another fingerprint than the spec's; or a public model that can't be found or has other
+            weights.
     """
     parts = {
         key: build_text_encoder(value) if isinstance(value, Mapping) and "class" in value else value
         for key, value in spec["settings"].items()
     }
-    encoder = build({**spec, "settings": parts}, TEXT_ENCODERS, "text encoder")
+    encoder = build({**spec, "settings": parts}, TEXT_ENCODERS, "text encoder", TextEncoder)
     if encoder.fingerprint() != spec["fingerprint"]:
         raise ValueError(
             f"text encoder {spec['class']} has fingerprint {encoder.fingerprint()}, expected {spec['fingerprint']}: "

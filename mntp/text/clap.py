@@ -7,15 +7,13 @@ from torch import Tensor
 
 from mntp.batch import TextStream
 from mntp.io.fingerprint import check_content, hash_tensors
-from mntp.pretrained.frozen import load_model, load_text_tokenizer, tokenizer_facts
+from mntp.pretrained.frozen import load_model
+from mntp.pretrained.laion_clap import MAX_TEXT_TOKENS, TEXT_TOKENIZER
 from mntp.pretrained.precision import default_device, float32
+from mntp.pretrained.text_tokenizers import load_text_tokenizer, tokenizer_facts
 from mntp.text.base import TextEncoder
 from mntp.text.tokenization import token_batch
 
-# CLAP was trained on captions cut to it.
-MAX_LENGTH = 77
-# LAION's own files hold no tokenizer; they were trained with this one.
-LAION_TOKENIZER = "roberta-base"
 _FACTS = ("hidden_act", "layer_norm_eps", "num_attention_heads", "pad_token_id")
 
 
@@ -30,7 +28,7 @@ class ClapText(TextEncoder):
         self,
         path: str = "laion/clap-htsat-unfused",
         weights: str | None = None,
-        tokenizer: str = LAION_TOKENIZER,
+        tokenizer: str = TEXT_TOKENIZER,
     ) -> None:
         """Load text branch and tokenizer.
 
@@ -38,10 +36,10 @@ class ClapText(TextEncoder):
             path: folder in the hub's layout, or name on the hub, of a CLAP model (transformers' ClapModel); or a
                 checkpoint file of LAION's training, `.pt`.
             weights: hash that the text branch and the vocabulary must have; None takes any.
-            tokenizer: folder or name on the hub of the text tokenizer, for LAION's file alone.
+            tokenizer: folder or name on the hub of the text tokenizer; only LAION's file needs it.
 
         Raises:
-            ValueError: the model is not to be had, is of another kind, or has another hash.
+            ValueError: the model can't be found, is of another kind, or has another hash.
         """
         self.path = str(path)
         self.tokenizer = str(tokenizer)
@@ -69,7 +67,7 @@ class ClapText(TextEncoder):
 
     def encode(self, captions: list[str]) -> dict[str, list[Tensor]]:
         """Embed captions; a list of float32 [1, dim] tensors on the CPU."""
-        batch, _ = token_batch(self._tokenizer, captions, MAX_LENGTH, self._model.device)
+        batch, _ = token_batch(self._tokenizer, captions, MAX_TEXT_TOKENS, self._model.device)
         with float32():
             vectors = self._model.get_text_features(**batch).pooler_output.cpu()
         return {"pooled": [vector[None].clone() for vector in vectors]}

@@ -10,8 +10,8 @@ from mntp.text.base import TextEncoder, text_spec
 class CombinedText(TextEncoder):
     """The stream `pooled` of one text encoder beside the stream `words` of another: the paper's CLAP and FLAN-T5.
 
-    The two are given as objects and not by flags: either can be another one (CLAP of transformers or of LAION's
-    package, any size of T5, hashed words), and each is one class with its own checkpoint and hash.
+    Both are given as objects: either may be any encoder (CLAP of transformers or of LAION's package, T5 of any size,
+    hashed words, one of your own), with its own checkpoint and hash.
 
     Args:
         pooled: gives the stream `pooled`.
@@ -36,9 +36,9 @@ class CombinedText(TextEncoder):
         return {name: encoder.encode(captions)[name] for name, encoder in self._parts.items()}
 
     def settings(self) -> dict[str, Any]:
-        """What `text_spec` says of each of the two."""
+        """The specs of both encoders (`text_spec`)."""
         return {name: text_spec(encoder) for name, encoder in self._parts.items()}
 
     def identity(self) -> dict[str, Any]:
-        """The fingerprints of the two."""
+        """The fingerprints of both encoders."""
         return {name: encoder.fingerprint() for name, encoder in self._parts.items()}

@@ -6,8 +6,9 @@ from torch import Tensor
 
 from mntp.batch import TextStream
 from mntp.io.fingerprint import check_content, hash_tensors
-from mntp.pretrained.frozen import load_model, load_text_tokenizer, tokenizer_facts
+from mntp.pretrained.frozen import load_model
 from mntp.pretrained.precision import default_device, float32
+from mntp.pretrained.text_tokenizers import load_text_tokenizer, tokenizer_facts
 from mntp.text.base import TextEncoder
 from mntp.text.tokenization import token_batch
 
@@ -30,7 +31,7 @@ class FlanT5(TextEncoder):
             weights: hash that weights and vocabulary must have; None takes any.
 
         Raises:
-            ValueError: `slots` is below 1; the model is not to be had, is of another kind, or has another hash.
+            ValueError: `slots` is below 1; the model can't be found, is of another kind, or has another hash.
         """
         if slots < 1:
             raise ValueError(f"FlanT5 got slots={slots}; expected at least 1")

@@ -1,4 +1,4 @@
-"""The text encoder that needs no weights: every word has its own random vector, drawn from its hash."""
+"""The text encoder without weights: every word has its own random vector, drawn from its hash."""
 
 import hashlib
 import unicodedata
@@ -12,7 +12,7 @@ from torch import Tensor
 from mntp.batch import TextStream
 from mntp.text.base import TextEncoder
 
-# Belong to a word when inside it ("dog's", "rain-like"), not at its ends.
+# They belong to a word inside of it ("dog's", "rain-like"), but not at its ends.
 _JOINERS = "'’-"
 
 
@@ -30,7 +30,7 @@ class HashedText(TextEncoder):
 
         Args:
             dim: values per vector, in both streams.
-            slots: words of a caption that stream `words` keeps; `pooled` hears all of them.
+            slots: words of a caption that stream `words` keeps; `pooled` uses all of them.
 
         Raises:
             ValueError: an argument is below 1.

@@ -1,4 +1,4 @@
-"""CLAP by LAION's own package, `laion-clap`, where it is installed: an optional check on `ClapText`."""
+"""CLAP by LAION's own package, `laion-clap`, if it is installed: an optional check of `ClapText`."""
 
 import importlib.util
 from pathlib import Path
@@ -10,16 +10,16 @@ from torch import Tensor
 from mntp.batch import TextStream
 from mntp.io.fingerprint import check_content, hash_tensors
 from mntp.pretrained.hub import checkpoint_folder
+from mntp.pretrained.laion_clap import TEXT_TOKENIZER
 from mntp.pretrained.precision import default_device, float32
 from mntp.text.base import TextEncoder
-from mntp.text.clap import LAION_TOKENIZER
 
 
 class LaionClapText(TextEncoder):
-    """Stream `pooled`, as `ClapText` gives it for the same file, computed by the package `laion-clap`.
+    """Stream `pooled`, equal to that of `ClapText` for the same file, computed by the package `laion-clap`.
 
-    The package pins numpy below 2 and needs torchvision, so that it doesn't go into the suite's own environment; and
-    it unpickles whatever the file holds: give it only files that you trust.
+    The package pins numpy below 2 and needs torchvision, so that it can't be installed beside the suite. It unpickles
+    any object in the file: give it only files that you trust.
     """
 
     def __init__(self, path: str, audio_model: str = "HTSAT-base", weights: str | None = None) -> None:
@@ -43,7 +43,7 @@ class LaionClapText(TextEncoder):
                 "LaionClapText needs the package laion-clap, which is not installed; use ClapText, which gives the "
                 "same for the same file, or install laion-clap and torchvision in an environment with numpy below 2"
             )
-        checkpoint_folder(LAION_TOKENIZER, "tokenizer")
+        checkpoint_folder(TEXT_TOKENIZER, "tokenizer")
         module = importlib.import_module("laion_clap").CLAP_Module(enable_fusion=False, amodel=audio_model)
         module.load_ckpt(self.path, verbose=False)
         self._module = module.float().eval().requires_grad_(False).to(default_device())
@@ -54,7 +54,7 @@ class LaionClapText(TextEncoder):
 
     def encode(self, captions: list[str]) -> dict[str, list[Tensor]]:
         """Embed captions; a list of float32 [1, 512] tensors on the CPU."""
-        # The package squeezes a batch of one, so that it never sees one.
+        # The package squeezes a batch of one; the empty caption at the end prevents that.
         with float32():
             vectors: Tensor = self._module.get_text_embedding([*captions, ""], use_tensor=True)[: len(captions)]
         return {"pooled": [vector[None].to("cpu", torch.float32, copy=True) for vector in vectors]}

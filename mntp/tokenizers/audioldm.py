@@ -14,6 +14,7 @@ from mntp.pretrained.frozen import load_model
 from mntp.pretrained.precision import default_device, float32
 from mntp.seeding import make_generator
 from mntp.tokenizers.base import Tokenizer
+from mntp.tokenizers.layout import mel_layout
 
 PATCH = 4
 LATENT_CHANNELS = 8
@@ -30,13 +31,11 @@ class AudioLDM(Tokenizer):
     frequency inner, value order channel, time, frequency -> and exactly back, through HiFi-GAN. It expects waveforms
     as `mntp.audio.log_mel.normalise` leaves them, padded afterwards: padding is then log(1e-5) in every band.
 
-    The weights stay where they are; their path and hash travel with a store and a checkpoint. Runs on the GPU where
-    there is one, in float32, clip by clip: a clip's tokens never depend on its neighbours.
+    The weights don't travel with a store or a checkpoint; their path and hash do. It runs on the GPU if there is one,
+    in float32 and clip by clip, so that a clip's tokens never depend on the rest of its batch.
 
     Source: https://github.com/haoheliu/AudioLDM (arXiv 2301.12503); patches as in MAR (arXiv 2406.11838).
     """
-
-    token_dim = LATENT_CHANNELS * PATCH * PATCH
 
     def __init__(
         self,
@@ -56,7 +55,7 @@ class AudioLDM(Tokenizer):
             weights: hash that the weights must have; None takes any.
 
         Raises:
-            ValueError: the models are not to be had, are of another kind than AudioLDM's, or have another hash.
+            ValueError: the models can't be found, are of another kind than AudioLDM's, or have another hash.
         """
         super().__init__()
         if posterior not in ("mean", "sample"):
@@ -64,6 +63,7 @@ class AudioLDM(Tokenizer):
         from diffusers import AutoencoderKL
         from transformers import SpeechT5HifiGan
 
+        self.layout = mel_layout(LATENT_CHANNELS * PATCH * PATCH)
         self.path = str(path)
         self.posterior = posterior
         self.seed = seed
@@ -83,18 +83,18 @@ class AudioLDM(Tokenizer):
         return {"path": self.path, **self.identity()}
 
     def identity(self) -> dict[str, Any]:
-        """The same without the path: equal weights encode alike wherever they lie."""
+        """The settings without the path: equal weights give equal tokens wherever they lie."""
         return {"posterior": self.posterior, "seed": self.seed, "weights": self.weights}
 
     def state(self) -> dict[str, Tensor]:
-        """Nothing: the weights are loaded again."""
+        """Empty: the weights are loaded again from their path."""
         return {}
 
     def encode(self, waveform: Tensor) -> Tensor:
         """Encode waveform [B, samples] (float32, 16 kHz, samples a multiple of 2560) to tokens [B, N, 128].
 
         Raises:
-            ValueError: the length does not fill whole time slices.
+            ValueError: the length does not fill whole frames.
         """
         self.num_tokens(waveform.shape[-1])
         with float32():
@@ -107,11 +107,7 @@ class AudioLDM(Tokenizer):
         Raises:
             ValueError: the tokens are not [B, multiple of 4, 128].
         """
-        if tokens.dim() != 3 or tokens.shape[1] % self.tokens_per_slice or tokens.shape[2] != self.token_dim:
-            raise ValueError(
-                f"tokens of shape {tuple(tokens.shape)} can't be decoded; expected "
-                f"[B, multiple of {self.tokens_per_slice}, {self.token_dim}]: were they made by another tokenizer?"
-            )
+        self.layout.check_tokens(tokens.shape)
         latents = unpatchify(tokens.float()) / self.scaling_factor
         with float32():
             return torch.cat([self._waveform(clip[None]) for clip in latents]).to(tokens.device)

@@ -1,43 +1,52 @@
-"""What a tokenizer is: waveform <-> a grid of continuous tokens, in an order that the models can rely on."""
+"""The interface of a tokenizer: waveform <-> tokens in time order."""
 
-import hashlib
 import json
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar
+from typing import Any
 
 from torch import Tensor, nn
+
+from mntp.io.fingerprint import hash_state
+from mntp.registry import class_name
+from mntp.tokenizers.layout import TokenLayout
 
 
 class Tokenizer(nn.Module, ABC):
     """Turns waveforms into tokens and back.
 
-    Tokens are time-major: `tokens_per_slice` tokens (frequency, inner) for each time slice (outer). What the
-    tokenizer learned from data lives in its buffers, so that it travels with a store and with a checkpoint; weights
-    of a public model don't (`state`), they are loaded again and compared by their hash.
+    What the tokenizer learned from data lies in its buffers, so that it travels with a store and with a checkpoint.
+    Weights of a public model don't travel (see `state`): they are loaded again and compared by their hash.
+
+    Attributes:
+        layout: how its tokens lie in time; set by the constructor.
     """
 
-    sample_rate: ClassVar[int] = 16_000
-    tokens_per_slice: ClassVar[int] = 4
-    samples_per_slice: ClassVar[int] = 2560
-    token_dim: int
+    layout: TokenLayout
 
     @abstractmethod
     def encode(self, waveform: Tensor) -> Tensor:
-        """Encode waveform [B, samples] (float32, 16 kHz, samples a multiple of 2560) to tokens [B, N, D]."""
+        """Encode waveform [B, samples] (float32, at `layout.sample_rate`, whole frames) to tokens [B, N, D]."""
+
+    def encode_ids(self, waveform: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Encode waveform [B, samples] to tokens [B, N, D] and their ids [B, N] int64.
+
+        A tokenizer whose layout has a vocabulary overrides this; the ids are None for all others.
+        """
+        return self.encode(waveform), None
 
     @abstractmethod
     def decode(self, tokens: Tensor) -> Tensor:
-        """Decode tokens [B, N, D] to waveform [B, samples], samples = N / 4 * 2560, exactly."""
+        """Decode tokens [B, N, D] to waveform [B, samples], exactly `layout.samples_per_frame` samples a frame."""
 
-    def decode_window(self, tokens: Tensor, first_slice: int) -> Tensor:
-        """Decode tokens [B, n, D], a part of longer clips, to waveform [B, n / 4 * 2560].
+    def decode_window(self, tokens: Tensor, first_frame: int) -> Tensor:
+        """Decode tokens [B, n, D] of some consecutive frames of longer clips to waveform [B, samples].
 
-        The same as what `decode` makes of the whole clips there, but near the part's ends; `mntp.inference.streaming`
-        says how near. By default a part is decoded like a clip of its own.
+        Equal to that part of `decode` of the whole clips, except near its ends (see `mntp.inference.streaming`). By
+        default it is decoded as if it were a clip of its own.
 
         Args:
-            tokens: of whole time slices.
-            first_slice: place of the first of them in the clips.
+            tokens: of whole frames.
+            first_frame: number of the first of these frames in the clips.
         """
         return self.decode(tokens)
 
@@ -46,31 +55,21 @@ class Tokenizer(nn.Module, ABC):
         """The constructor's arguments, as plain JSON values."""
 
     def identity(self) -> dict[str, Any]:
-        """The settings that decide what comes out: all of them, unless one only says where something lies."""
+        """The settings that decide the tokens: all of them, except those that only say where a file lies."""
         return self.settings()
 
     def state(self) -> dict[str, Tensor]:
-        """The tensors that travel with a store and with a checkpoint: all of them, unless they can be loaded again."""
+        """The tensors that travel with a store and a checkpoint: all of them, except those that are loaded again."""
         return self.state_dict()
 
     def num_tokens(self, samples: int) -> int:
         """Tokens of a clip of `samples` samples.
 
         Raises:
-            ValueError: `samples` does not fill whole time slices.
+            ValueError: `samples` does not fill whole frames.
         """
-        slices, rest = divmod(samples, self.samples_per_slice)
-        if rest or slices < 1:
-            raise ValueError(
-                f"a clip of {samples} samples does not fill whole time slices of {self.samples_per_slice} samples "
-                f"({self.samples_per_slice / self.sample_rate} s): choose a multiple"
-            )
-        return slices * self.tokens_per_slice
+        return self.layout.num_tokens(samples)
 
     def fingerprint(self) -> str:
         """12 hex digits over class, identity and state: equal only for tokenizers that encode alike."""
-        digest = hashlib.sha256(json.dumps([type(self).__name__, self.identity()], sort_keys=True).encode())
-        for name, tensor in sorted(self.state().items()):
-            digest.update(name.encode())
-            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-        return digest.hexdigest()[:12]
+        return hash_state(self.state(), json.dumps([class_name(type(self)), self.identity()], sort_keys=True))

@@ -11,6 +11,7 @@ from torch import Tensor
 from mntp.audio.griffin_lim import griffin_lim
 from mntp.audio.log_mel import LOG_FLOOR, LogMel
 from mntp.tokenizers.base import Tokenizer
+from mntp.tokenizers.layout import mel_layout
 
 PATCH = 16
 _NUM_VALUES = PATCH * PATCH
@@ -55,6 +56,7 @@ class MelTokenizer(Tokenizer):
             raise ValueError(f"num_griffin_lim_iterations is {num_griffin_lim_iterations}; expected 0 or more")
         self.token_dim = token_dim
         self.num_griffin_lim_iterations = num_griffin_lim_iterations
+        self.layout = mel_layout(token_dim)
         self.log_mel = LogMel()
         self.register_buffer("mean", torch.zeros(_NUM_VALUES))
         self.register_buffer("components", torch.zeros(token_dim, _NUM_VALUES))
@@ -105,7 +107,7 @@ class MelTokenizer(Tokenizer):
         """Encode waveform [B, samples] (float32, 16 kHz, samples a multiple of 2560) to tokens [B, N, D].
 
         Raises:
-            ValueError: the length does not fill whole time slices, or the tokenizer is not fitted.
+            ValueError: the length does not fill whole frames, or the tokenizer is not fitted.
         """
         self._check_fitted()
         return (self._patches(waveform) - self.mean) @ self.components.T / self.scale
@@ -117,22 +119,18 @@ class MelTokenizer(Tokenizer):
             ValueError: the tokens are not [B, multiple of 4, D], or the tokenizer is not fitted.
         """
         self._check_fitted()
-        if tokens.dim() != 3 or tokens.shape[1] % self.tokens_per_slice or tokens.shape[2] != self.token_dim:
-            raise ValueError(
-                f"tokens of shape {tuple(tokens.shape)} can't be decoded; expected "
-                f"[B, multiple of {self.tokens_per_slice}, {self.token_dim}]: were they made by another tokenizer?"
-            )
+        self.layout.check_tokens(tokens.shape)
         patches = (tokens * self.scale) @ self.components + self.mean
-        log_mel = rearrange(patches, "b (t f) (p q) -> b (t p) (f q)", f=self.tokens_per_slice, p=PATCH, q=PATCH)
+        log_mel = rearrange(patches, "b (t f) (p q) -> b (t p) (f q)", f=self.layout.tokens_per_frame, p=PATCH, q=PATCH)
         return log_mel.clamp(min=math.log(LOG_FLOOR), max=_LOG_CEILING)
 
     def decode(self, tokens: Tensor) -> Tensor:
         """Decode tokens [B, N, D] to waveform [B, N / 4 * 2560], with `decode_mel` and Griffin-Lim."""
         return griffin_lim(self.decode_mel(tokens), self.num_griffin_lim_iterations)
 
-    def decode_window(self, tokens: Tensor, first_slice: int) -> Tensor:
+    def decode_window(self, tokens: Tensor, first_frame: int) -> Tensor:
         """Decode a part of longer clips; Griffin-Lim starts from the phases that these frames have in the clips."""
-        return griffin_lim(self.decode_mel(tokens), self.num_griffin_lim_iterations, first_frame=first_slice * PATCH)
+        return griffin_lim(self.decode_mel(tokens), self.num_griffin_lim_iterations, first_frame=first_frame * PATCH)
 
     @torch.no_grad()
     def reconstruction_error(self, waveform: Tensor) -> dict[str, float]:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from mntp.text.base import TextEncoder, TextStream
 from mntp.tokenizers.base import Tokenizer
+from mntp.tokenizers.layout import mel_layout
 
 RATE = 16_000
 SECONDS = 0.32
@@ -44,7 +45,7 @@ class EnergyTokenizer(Tokenizer):
 
     def __init__(self, token_dim: int = 4) -> None:
         super().__init__()
-        self.token_dim = token_dim
+        self.layout = mel_layout(token_dim)
         self.register_buffer("gain", torch.zeros(()))
         self.num_fitted = 0
 
@@ -54,18 +55,18 @@ class EnergyTokenizer(Tokenizer):
         self.gain.copy_(torch.stack(powers).mean().rsqrt())
 
     def encode(self, waveform: Tensor) -> Tensor:
-        parts = waveform.reshape(len(waveform), self.num_tokens(waveform.shape[-1]), self.token_dim, -1)
+        parts = waveform.reshape(len(waveform), self.num_tokens(waveform.shape[-1]), self.layout.dim, -1)
         return parts.square().mean(-1).sqrt() * self.gain
 
     def decode(self, tokens: Tensor) -> Tensor:
-        repeats = self.samples_per_slice // self.tokens_per_slice // self.token_dim
+        repeats = self.layout.samples_per_frame // self.layout.tokens_per_frame // self.layout.dim
         return (tokens / self.gain).flatten(1).repeat_interleave(repeats, dim=1)
 
     def reconstruction_error(self, waveform: Tensor) -> dict[str, float]:
         return {"rmse": (self.decode(self.encode(waveform)) - waveform).square().mean().sqrt().item()}
 
     def settings(self) -> dict[str, Any]:
-        return {"token_dim": self.token_dim}
+        return {"token_dim": self.layout.dim}
 
 
 class LetterText(TextEncoder):

@@ -1,7 +1,6 @@
 """Sounds for the report: the same test clips in every scoring, as small files inside the page, with spectrograms."""
 
 import base64
-import csv
 import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -13,10 +12,12 @@ import soundfile
 import yaml
 from numpy.typing import NDArray
 
+from data_modules.store.clips import CLIPS, read_clips
 from experiments.ablate.plan.plan_file import Plan
 from experiments.ablate.results.result import Result
 from experiments.config.nodes import look_up
 from experiments.runs.state import DONE, eval_folder
+from mntp.io.storage import Folder
 
 NUM_FFT, HOP = 512, 160
 NUM_BANDS, RANGE_DB, MAX_COLUMNS = 64, 80.0, 320
@@ -137,11 +138,10 @@ def _store(done: Sequence[Result]) -> Path | None:
 
 
 def _captions(store: Path | None) -> dict[str, str]:
-    path = store / "clips.csv" if store else None
-    if path is None or not path.is_file():
+    """Captions by file name; none where the store is not at hand."""
+    if store is None or not (store / CLIPS).is_file():
         return {}
-    with path.open(newline="", encoding="utf-8") as file:
-        return {f"{line['id']}.wav": line["caption"] for line in csv.DictReader(file)}
+    return {f"{clip.id}.wav": clip.caption for clip in read_clips(Folder(store))}
 
 
 def _common_names(folders: Sequence[Path]) -> list[str]:

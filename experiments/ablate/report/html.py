@@ -37,6 +37,7 @@ from experiments.ablate.slurm.array import ATTEMPT
 from experiments.runs.state import DONE, FAILED, NOT_RUN, seconds
 from mntp.io.files import atomic_write
 from mntp.io.json_lines import read_json
+from mntp.io.nested import flatten
 
 TEMPLATES = Path(__file__).parent / "templates"
 MAX_CURVES = 24
@@ -135,7 +136,7 @@ def report_html(plan: Plan, tables: Mapping[str, Sequence[Result]], prompts: int
         waiting=[result for result in asked if result.state.state == NOT_RUN],
         runs=[run for run in map(_run, asked) if run.result.state.run or run.job[0]],
         origins=_origins(results),
-        protocols=[(key, _flat(rules)) for key, rules in plan.protocols.items() if key in _scored(results)],
+        protocols=[(key, _as_text(rules)) for key, rules in plan.protocols.items() if key in _scored(results)],
         texts={"biased": BIASED, "differences": DIFFERENCES, "comparable": COMPARABLE, "apart": NOT_COMPARABLE},
         DONE=DONE,
         FAILED=FAILED,
@@ -229,10 +230,6 @@ def _scored(results: Sequence[Result]) -> set[str]:
     return {result.cell.protocol_hash for result in results if result.state.state == DONE}
 
 
-def _flat(content: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    """Nested keys as dotted ones, with their values as text."""
-    items = []
-    for key, value in content.items():
-        name = f"{prefix}{key}"
-        items += _flat(value, f"{name}.") if isinstance(value, dict) else [(name, str(value))]
-    return items
+def _as_text(rules: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Dotted keys with their values as text."""
+    return [(key, str(value)) for key, value in flatten(rules).items()]

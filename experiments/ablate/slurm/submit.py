@@ -1,6 +1,5 @@
 """Giving planned cells to the scheduler. Ask twice and nothing is queued twice."""
 
-import fcntl
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -18,6 +17,7 @@ from experiments.ablate.slurm.state import Queue
 from experiments.runs.state import RUNNING, read_state
 from mntp.io.files import atomic_write
 from mntp.io.json_lines import write_json
+from mntp.io.locks import claimed
 
 FOLDER = "slurm"  # in the folder of the results
 
@@ -124,9 +124,7 @@ def _script(array: Path, group: list[RunTask], settings: dict[str, Cluster]) -> 
 @contextmanager
 def _only_one(folder: Path) -> Iterator[None]:
     """Let one submission at a time look at the queue and add to it."""
-    with (folder / "lock").open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ValueError(f"{folder}: another process is submitting cells just now; try again") from None
+    with claimed(folder / "lock") as mine:
+        if not mine:
+            raise ValueError(f"{folder}: another process is submitting cells just now; try again")
         yield

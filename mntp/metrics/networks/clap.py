@@ -3,19 +3,22 @@
 Without that branch's random replacement of embeddings by the one of an empty caption, which falsifies a score.
 """
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from torch import Tensor
 from torch.nn import functional as F
 from torchaudio.functional import resample
 
+from mntp.io.fingerprint import hash_text
 from mntp.metrics.networks.base import AudioNetwork
 from mntp.metrics.networks.read_clip import read_clip
 from mntp.metrics.networks.spectrograms import DecibelMel
-from mntp.pretrained.laion_clap import TOKENIZER, embed_captions, load_laion_clap, load_tokenizer
+from mntp.pretrained.laion_clap import TEXT_TOKENIZER, embed_captions, load_laion_clap
 from mntp.pretrained.precision import float32
+from mntp.pretrained.text_tokenizers import load_text_tokenizer, tokenizer_facts
 
 if TYPE_CHECKING:
     from transformers import ClapModel, PreTrainedTokenizerBase
@@ -32,7 +35,7 @@ class ClapScorer(AudioNetwork):
 
     Args:
         model: of `load_laion_clap`.
-        tokenizer: of `load_tokenizer`.
+        tokenizer: of `load_text_tokenizer`.
     """
 
     sample_rate = 48_000
@@ -46,17 +49,23 @@ class ClapScorer(AudioNetwork):
         self.log_mel = DecibelMel(self.sample_rate, num_fft=1024, hop=480, f_min=50, f_max=14_000)
 
     @classmethod
-    def from_checkpoint(cls, path: Path, tokenizer: str | Path = TOKENIZER) -> Self:
+    def from_checkpoint(cls, path: Path, tokenizer: str | Path = TEXT_TOKENIZER) -> Self:
         """Load LAION's checkpoint, frozen and on the CPU.
 
         Args:
             path: such as `music_speech_audioset_epoch_15_esc_89.98.pt`.
-            tokenizer: a folder with the tokenizer's files, or its name in the Hugging Face cache.
+            tokenizer: a folder with the tokenizer's files, or its name on the hub.
 
         Raises:
-            ValueError: as `load_laion_clap` and `load_tokenizer`.
+            ValueError: as `load_laion_clap` and `load_text_tokenizer`.
         """
-        return cls(load_laion_clap(path), load_tokenizer(tokenizer)).eval()
+        model = load_laion_clap(path)
+        text: Any = model.config.text_config
+        return cls(model, load_text_tokenizer(tokenizer, text.vocab_size)).eval()
+
+    def fingerprint(self) -> str:
+        """12 hex digits over class, front end, weights and text tokenizer: equal only for networks that score alike."""
+        return hash_text(json.dumps([super().fingerprint(), tokenizer_facts(self.tokenizer)]))
 
     def read(self, path: Path) -> Tensor:
         """As the toolkit: `read_clip` at 32 kHz, resampled to 48 kHz, cut after 10 s."""

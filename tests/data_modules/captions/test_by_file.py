@@ -56,10 +56,10 @@ def test_what_is_wrong_with_a_json_table(tmp_path: Path, content: Any, message: 
 
 
 def test_a_missing_table_and_one_that_is_not_text(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"nowhere\.json: not readable \(No such file"):
+    with pytest.raises(ValueError, match=r"nowhere\.json: no such file; expected JSON"):
         captions_by_name(tmp_path / "nowhere.json", tmp_path)
     (tmp_path / "latin.json").write_bytes('{"a.wav": "Geräusch"}'.encode("latin-1"))
-    with pytest.raises(ValueError, match=r"latin\.json: not JSON"):
+    with pytest.raises(ValueError, match=r"latin\.json: not UTF-8"):
         captions_by_name(tmp_path / "latin.json", tmp_path)
 
 

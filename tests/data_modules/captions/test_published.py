@@ -11,6 +11,7 @@ import torch
 
 from data_modules.captions.published import read_table
 from data_modules.captions.rows import CaptionRow
+from data_modules.corpora.base import ClipSize
 from data_modules.corpora.captioned_folder import CaptionedFolder
 from data_modules.corpora.mixture import Corpora, Corpus, read_corpora
 from data_modules.preparation.findings import UnusableClipsError
@@ -104,6 +105,12 @@ def test_jsonl_and_a_list_of_captions(tmp_path: Path) -> None:
     assert rows == [CaptionRow("a.wav", "größe", "val", 1), CaptionRow("b.wav", "hail", "train", 3)]
     rows = read_table(write(tmp_path / "test.json", {"a.wav": "rain", "b.wav": "hail"}), audio, "test")
     assert rows == [CaptionRow("a.wav", "rain", "test", 1), CaptionRow("b.wav", "hail", "test", 2)]
+    rows = read_table(write(tmp_path / "test.json", {"b.wav": ["hail", " ice "], "a.wav": "rain"}), audio, "test")
+    assert [(row.file, row.caption, row.line) for row in rows] == [
+        ("b.wav", "hail", 1),
+        ("b.wav", "ice", 1),
+        ("a.wav", "rain", 2),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -115,10 +122,12 @@ def test_jsonl_and_a_list_of_captions(tmp_path: Path) -> None:
         ("train.csv", AUDIOCAPS + "1,abc,30, ?\n", "line 2: the caption '.' .* has no words"),
         ("train.csv", AUDIOCAPS + "1,two,30,rain\n", "line 2: both Ytwo.wav and two.flac lie in .*; remove one"),
         ("train.csv", AUDIOCAPS + "1,no,30,rain\n", r"none of its 1 files lies in .*looked for: Yno\|no\|no_30"),
-        ("a.json", "[1]", "a.json: got list of another form; expected"),
+        ("a.json", "[1]", "a.json: got list; expected"),
         ("a.json", "{", "a.json, line 1: not JSON"),
         ("a.json", '{"data": [{"caption": "rain"}]}', "a.json, entry 1: no id or no text"),
         ("a.json", '{"data": [{"id": "1", "caption": "rain"}]}', r"none of its 1 files .*: 1\.\*; give the folder"),
+        ("a.json", '{"a.wav": "rain", "a.wav": "hail"}', "a.json: names a.wav twice"),
+        ("a.json", '{"a.wav": [""]}', "a.json, a.wav: expected a caption or a list of captions, none empty"),
         ("a.json", '{"../a.wav": "rain"}', "a.json, entry 1: file '../a.wav' leaves the audio folder"),
         ("a.jsonl", '{"file": "a.wav"}\n', "a.jsonl, line 1: no text under caption"),
         ("a.jsonl", '{"file": 1, "caption": "rain"}\n', "a.jsonl, line 1: no text under file"),
@@ -146,7 +155,7 @@ def test_any_rate_and_format_in_stereo_is_heard_alike(
     soundfile.write(tmp_path / f"a.{suffix}", np.stack([tone, 0 * tone], 1), rate, subtype=subtype)
     write(tmp_path / "captions.csv", f"file,caption,split\na.{suffix},a tone,test\n")
     source = CaptionedFolder(tmp_path / "captions.csv", tmp_path)
-    window = source.read(source.rows[0], 5120).kept[0]
+    window = source.read(source.rows[0], ClipSize(5120, 16_000)).kept[0]
     sixteen = np.arange(5120) / 16_000
     expected = normalise(torch.from_numpy(np.sin(2 * np.pi * 440 * sixteen) * np.sin(np.pi * sixteen / 0.32))).float()
     inside = slice(800, 4000)  # lossy coders smear the ends

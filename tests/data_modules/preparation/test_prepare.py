@@ -15,8 +15,9 @@ import soundfile
 import torch
 
 from data_modules.corpora.captioned_folder import CaptionedFolder, clip_ids
-from data_modules.preparation import prepare as prepare_module
+from data_modules.preparation import assembling
 from data_modules.preparation.findings import UnusableClipsError
+from data_modules.preparation.machine import worker_number
 from data_modules.preparation.prepare import prepare_store
 from data_modules.store.store import Store, is_store
 from mntp.audio.files import read_audio
@@ -223,7 +224,7 @@ def test_a_folder_that_is_no_store_is_never_replaced(tmp_path: Path, overwrite: 
 
 def test_a_window_must_hold_whole_tokens(tmp_path: Path) -> None:
     write_clips(tmp_path / "audio")
-    with pytest.raises(ValueError, match="does not fill whole time slices"):
+    with pytest.raises(ValueError, match="does not fill whole frames"):
         prepare(tmp_path / "audio", tmp_path / "store", seconds=1.0)
 
 
@@ -241,7 +242,7 @@ def test_an_interrupt_leaves_what_was_there_and_nothing_else(
         raise error
 
     with monkeypatch.context() as patch:
-        patch.setattr(prepare_module, "finish_store", fail)
+        patch.setattr(assembling, "finish_store", fail)
         with pytest.raises(type(error)):
             prepare(tmp_path / "audio", tmp_path / "out" / "store", overwrite=overwrite)
     assert everything_in(tmp_path) == before
@@ -277,16 +278,16 @@ def test_running_out_of_memory_is_named_and_keeps_what_was_done(
 
 
 def test_tasks_of_a_slurm_array_begin_at_different_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert prepare_module.worker_number(1, 2) == (1, 2)
+    assert worker_number(1, 2) == (1, 2)
     for name, value in {"TASK_ID": 7, "TASK_MIN": 5, "TASK_COUNT": 4}.items():
         monkeypatch.setenv(f"SLURM_ARRAY_{name}", str(value))
-    assert prepare_module.worker_number(1, 2) == (5, 8)
+    assert worker_number(1, 2) == (5, 8)
 
 
 KILLED = """
 import os, sys
 from pathlib import Path
-from data_modules.preparation import prepare as module
+from data_modules.preparation import assembling as module
 from tests.data_modules.preparation.test_prepare import prepare
 module.finish_store = lambda *_, **__: os.kill(os.getpid(), 9)
 prepare(Path(sys.argv[1]), Path(sys.argv[2]), overwrite=True)

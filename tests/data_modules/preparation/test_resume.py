@@ -15,6 +15,7 @@ import pytest
 import soundfile
 
 from data_modules.corpora.captioned_folder import CaptionedFolder, Cutting
+from data_modules.preparation import assembling, encoding, reading
 from data_modules.preparation import prepare as prepare_module
 from data_modules.preparation.prepare import prepare_store
 from tests.data_modules.folders import RATE, SECONDS, EnergyTokenizer, LetterText
@@ -27,8 +28,8 @@ CHANGES = ("replace", "rename", "hardlink_to", "mkdir", "unlink")  # whatever ch
 
 @pytest.fixture(autouse=True)
 def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(prepare_module, "ROWS_PER_PIECE", 3)
-    monkeypatch.setattr(prepare_module, "CLIPS_PER_SHARD", 4)
+    monkeypatch.setattr(reading, "ROWS_PER_PIECE", 3)
+    monkeypatch.setattr(encoding, "CLIPS_PER_SHARD", 4)
     monkeypatch.setattr("data_modules.preparation.work_queue.POLL_SECONDS", 0.01)
 
 
@@ -169,11 +170,11 @@ def test_processes_share_the_work_and_do_nothing_twice(
     heard = tmp_path / "heard"
     read = CaptionedFolder.inspect
 
-    def inspect(self: CaptionedFolder, row, samples):  # type: ignore[no-untyped-def]  # as the original
+    def inspect(self: CaptionedFolder, row, size):  # type: ignore[no-untyped-def]  # as the original
         time.sleep(0.02)
         with heard.open("a") as file:
             file.write(f"{os.getpid()} {row.file}\n")
-        return read(self, row, samples)
+        return read(self, row, size)
 
     monkeypatch.setattr(CaptionedFolder, "inspect", inspect)
     children = [forked(lambda: prepare(folder, tmp_path / "store")) for _ in range(2)]
@@ -181,6 +182,27 @@ def test_processes_share_the_work_and_do_nothing_twice(
     lines = [line.split() for line in heard.read_text().splitlines()]
     assert sorted(file for _, file in lines) == sorted(row.file for row in folder.rows)
     assert {int(process) for process, _ in lines} == set(children)
+
+
+@pytest.mark.parametrize("next_step", ["fit_tokenizer", "encode_clips", "locked"])
+def test_a_process_that_is_overtaken_stops_without_doing_work_again(
+    tmp_path: Path, folder: CaptionedFolder, monkeypatch: pytest.MonkeyPatch, next_step: str
+) -> None:
+    """Another process finishes the store, and removes the pieces, between two steps of this one."""
+    prepare(folder, tmp_path / "alone" / "store")
+    out, original, patch = tmp_path / "out" / "store", getattr(prepare_module, next_step), pytest.MonkeyPatch()
+
+    def overtaken(*arguments: object) -> object:
+        patch.undo()
+        assert ended(forked(lambda: prepare(folder, out))) == 0
+        monkeypatch.setattr(EnergyTokenizer, "encode", None)  # not to be called again here
+        return original(*arguments)
+
+    patch.setattr(prepare_module, next_step, overtaken)
+    prepare(folder, out)
+    assert EnergyTokenizer.encode is None
+    assert {path.name for path in out.parent.iterdir()} == {"store", ".store.lock"}
+    assert everything_in(out.parent) == everything_in(tmp_path / "alone")
 
 
 def test_helpers_of_one_command_make_the_same_store(tmp_path: Path, folder: CaptionedFolder) -> None:
@@ -200,7 +222,7 @@ def stop_before_assembly(source: CaptionedFolder, out: Path, monkeypatch: pytest
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(prepare_module, "finish_store", interrupt)
+        patch.setattr(assembling, "finish_store", interrupt)
         prepare(source, out)
     return out.with_name(f".{out.name}.work")
 

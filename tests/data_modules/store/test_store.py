@@ -8,13 +8,16 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from data_modules.store.store import ClipRow, Store
+from data_modules.store.clips import ClipRow
+from data_modules.store.store import Store
 from data_modules.store.writer import ShardWriter, finish_store, shard_name
 from mntp.audio.files import read_audio
 from mntp.io import integrity
+from mntp.tokenizers.layout import mel_layout
 from tests.data_modules.folders import SECONDS
 
 SAMPLES = 5120
+LAYOUT = mel_layout(4)
 TOKENIZER = {"class": "T", "settings": {}, "fingerprint": "abc", "state": {"mean": torch.arange(3.0)}}
 TEXT = {"class": "H", "settings": {"dim": 2}, "fingerprint": "def"}
 
@@ -33,12 +36,14 @@ def write(folder: Path, num_clips: int = 7) -> Store:
     folder.mkdir()
     clips, entries = [], []
     for number, first in enumerate(range(0, num_clips, 3)):
-        writer = ShardWriter(folder / shard_name(number), folder / "audio")
+        writer = ShardWriter(folder / shard_name(number), folder / "audio", LAYOUT)
         for place in range(first, min(first + 3, num_clips)):
             writer.add(*clip(place))
         entries.append(writer.close())
         clips += writer.clips
-    finish_store(folder, clips, entries, TOKENIZER, TEXT, SAMPLES, settings={}, coverage={"stored": 7, "rows": 9})
+    finish_store(
+        folder, clips, entries, TOKENIZER, TEXT, SAMPLES, LAYOUT, settings={}, coverage={"stored": 7, "rows": 9}
+    )
     return Store(folder)
 
 
@@ -117,7 +122,7 @@ def test_values_that_float16_cannot_hold_are_refused(tmp_path: Path) -> None:
     row, tokens, text, waveform = clip(0)
     (tmp_path / "store").mkdir()
     with pytest.raises(ValueError, match=r"sub/clip0\.wav: a value does not fit into float16"):
-        ShardWriter(tmp_path / "shard", tmp_path).add(row, tokens * 1e5, text, waveform)
+        ShardWriter(tmp_path / "shard", tmp_path, LAYOUT).add(row, tokens * 1e5, text, waveform)
 
 
 def test_a_truncated_shard_is_named(tmp_path: Path) -> None:

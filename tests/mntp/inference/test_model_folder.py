@@ -194,7 +194,7 @@ HEAD = "system.head.net.cond_proj.weight"
         (lambda folder: (folder / "model.safetensors").unlink(), "no model.safetensors there"),
         (lambda folder: (folder / "config.json").unlink(), "no config.json there"),
         (tensors(lambda found: found.pop(HEAD)), "the file lacks head.net.cond_proj.weight"),
-        (tensors(lambda found: found.update(more=torch.zeros(1))), "has what the model has not: more"),
+        (tensors(lambda found: found.update(more=torch.zeros(1))), "has unexpected tensors: more"),
         (tensors(lambda found: found.update({HEAD: torch.zeros(2, 2)})), "has another shape than the model for head"),
         (tensors(lambda found: found.pop("tokenizer.mean")), "wrong or missing mean"),
         (tensors(lambda found: found["tokenizer.mean"].add_(1)), "it was altered"),

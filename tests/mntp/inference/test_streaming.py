@@ -16,6 +16,7 @@ from mntp.audio.griffin_lim import griffin_lim
 from mntp.audio.log_mel import LogMel, normalise
 from mntp.inference.streaming import StreamingDecoder, Windows
 from mntp.tokenizers import AudioLDM, MelTokenizer, Tokenizer
+from mntp.tokenizers.layout import mel_layout
 from tests.models import mel_tokenizer, noises
 from tests.public_models import write_audioldm
 
@@ -23,13 +24,15 @@ from tests.public_models import write_audioldm
 class Filtered(Tokenizer):
     """Tokens are samples, heard through a filter that reaches one slice back and one ahead: windows can be exact."""
 
-    token_dim = 640
+    def __init__(self) -> None:
+        super().__init__()
+        self.layout = mel_layout(640)
 
     def encode(self, waveform: Tensor) -> Tensor:
-        return waveform.reshape(len(waveform), -1, self.token_dim)
+        return waveform.reshape(len(waveform), -1, self.layout.dim)
 
     def decode(self, tokens: Tensor) -> Tensor:
-        kernel, reach = torch.tensor([[[0.4, 1.0, -0.7]]]), self.samples_per_slice
+        kernel, reach = torch.tensor([[[0.4, 1.0, -0.7]]]), self.layout.samples_per_frame
         return torch.nn.functional.conv1d(tokens.flatten(1)[:, None], kernel, padding=reach, dilation=reach)[:, 0]
 
     def settings(self) -> dict[str, Any]:
@@ -72,9 +75,11 @@ def test_sound_comes_a_slice_at_a_time_behind_the_lookahead() -> None:
 
 
 def test_numbers_out_of_range() -> None:
-    for wrong in ({"context": -1}, {"lookahead": 0}, {"crossfade": 2561}, {"crossfade": -1}):
-        with pytest.raises(ValueError, match=r"expected context from 0, lookahead from 1"):
+    for wrong in ({"context": -1}, {"lookahead": 0}, {"crossfade": -1}):
+        with pytest.raises(ValueError, match="expected context from 0, crossfade from 0 and lookahead from 1"):
             Windows(**wrong)
+    with pytest.raises(ValueError, match="expected a crossfade of at most 2560 samples, a frame of Filtered"):
+        StreamingDecoder(Filtered(), 6, Windows(crossfade=2561))
 
 
 @pytest.fixture(scope="module")

@@ -70,7 +70,7 @@ def test_shapes_follow_the_streams() -> None:
     states = encoder.encode(["one", "one two three four five"])
     assert [tuple(state.shape) for state in states["pooled"]] == [(1, 8), (1, 8)]
     assert [tuple(state.shape) for state in states["words"]] == [(1, 8), (3, 8)]
-    assert {name: (stream.dim, stream.slots) for name, stream in encoder.streams.items()} == {
+    assert {name: (stream.dim, stream.max_length) for name, stream in encoder.streams.items()} == {
         "pooled": (8, 1),
         "words": (8, 3),
     }

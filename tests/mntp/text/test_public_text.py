@@ -263,14 +263,14 @@ def test_laions_package_stands_behind_the_same_interface(
     module.CLAP_Module = FakePackage  # type: ignore[attr-defined]
     module.__spec__ = importlib.util.spec_from_loader("laion_clap", None)
     monkeypatch.setitem(sys.modules, "laion_clap", module)
-    monkeypatch.setattr("mntp.text.laion_package.LAION_TOKENIZER", str(folder / "clap"))
+    monkeypatch.setattr("mntp.text.laion_package.TEXT_TOKENIZER", str(folder / "clap"))
     encoder = LaionClapText(str(tmp_path / "some.pt"))
     for captions in (["a dog"], ["a dog", "rain", ""]):
         vectors = encoder.encode(captions)["pooled"]
         assert [tuple(vector.shape) for vector in vectors] == [(1, 512)] * len(captions)
         expected = encoder._module.model.text_projection(torch.tensor([float(len(captions[0]))]))
         torch.testing.assert_close(vectors[0][0], expected.detach())
-    monkeypatch.setattr("mntp.text.laion_package.LAION_TOKENIZER", str(tmp_path / "nowhere"))
+    monkeypatch.setattr("mntp.text.laion_package.TEXT_TOKENIZER", str(tmp_path / "nowhere"))
     with pytest.raises(ValueError, match="nowhere: no such folder"):
         LaionClapText(str(tmp_path / "some.pt"))
 

@@ -20,10 +20,16 @@ from tests.mntp.pretrained.layouts import randomise
 class Letters:
     """Stands in for RoBERTa's tokenizer: a letter is a token."""
 
-    def __init__(self) -> None:
+    def __init__(self, offset: int = 2) -> None:
         self.asked: list[dict[str, Any]] = []
+        self.offset = offset
 
-    def __call__(self, captions: list[str], **options: Any) -> BatchEncoding:
+    def get_vocab(self) -> dict[str, int]:
+        return {letter: self.offset + ord(letter) % 40 for letter in "abcdefghijklmnopqrstuvwxyz "}
+
+    def __call__(self, captions: str | list[str], **options: Any) -> BatchEncoding:
+        if isinstance(captions, str):
+            return BatchEncoding({"input_ids": [self.offset + ord(letter) % 40 for letter in captions]})
         self.asked.append(options | {"captions": captions})
         length = options["max_length"]
         ids = [[2 + ord(letter) % 40 for letter in caption][:length] for caption in captions]
@@ -52,6 +58,14 @@ def tiny_clap() -> ClapModel:
 @pytest.fixture(scope="module")
 def scorer() -> ClapScorer:
     return ClapScorer(tiny_clap(), Letters()).eval()  # type: ignore[arg-type]  # all that is asked of a tokenizer
+
+
+def test_the_text_tokenizers_content_is_in_the_fingerprint(scorer: ClapScorer) -> None:
+    """Any vocabulary of the right size was once taken for CLAP's own."""
+    found = scorer.fingerprint()
+    assert len(found) == 12
+    assert ClapScorer(scorer.model, Letters()).eval().fingerprint() == found  # type: ignore[arg-type]
+    assert ClapScorer(scorer.model, Letters(offset=3)).eval().fingerprint() != found  # type: ignore[arg-type]
 
 
 def cubic_stretch(frames: np.ndarray, length: int) -> np.ndarray:

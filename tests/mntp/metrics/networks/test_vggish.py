@@ -74,7 +74,7 @@ def test_a_file_of_either_format_hears_as_its_writer(tmp_path: Path, legacy: boo
     ("change", "message"),
     [
         ({"embeddings.4.bias": None}, r"lacks embeddings\.4\.bias"),
-        ({"pproc.pca_means": torch.ones(128)}, r"has what the model has not: pproc\.pca_means"),
+        ({"pproc.pca_means": torch.ones(128)}, r"has unexpected tensors: pproc\.pca_means"),
         ({"features.0.bias": torch.ones(3)}, r"shape than the model for features\.0\.bias \(\[3\], expected \[2\]\)"),
         ({"epoch": 3}, "no mapping of names to tensors"),
     ],
