@@ -1,6 +1,8 @@
 """Laws of the ratio against their distribution functions; masks by count; what each way of hiding shows."""
 
+import itertools
 import math
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -128,6 +130,20 @@ def test_masks_hide_the_count_at_places_that_differ_between_clips() -> None:
     kept = kept_positions(mask)
     assert (kept.diff(dim=1) > 0).all()
     assert not mask.gather(1, kept).any()
+
+
+def test_every_order_of_kept_tokens_is_drawn_and_equally_often_within_its_length() -> None:
+    """Equation 6: AudioMNTP trains on every increasing sequence of positions, none of a length more than another."""
+    num_tokens, generator = 5, torch.Generator().manual_seed(0)
+    schedule = Mixture([ClippedNormal(0.75, 0.10), TruncatedNormal(1.0, 0.5)], [0.5, 0.5])
+    seen: dict[int, Counter[tuple[int, ...]]] = {length: Counter() for length in range(1, num_tokens + 1)}
+    for _ in range(4000):
+        num_hidden = num_hidden_when_dropping(schedule.sample(generator), num_tokens)
+        kept = kept_positions(random_mask(8, num_tokens, num_hidden, generator), num_hidden)
+        seen[num_tokens - num_hidden].update(tuple(row) for row in kept.tolist())
+    for length, counts in seen.items():
+        assert set(counts) == set(itertools.combinations(range(num_tokens), length))
+        assert length == num_tokens or stats.chisquare(list(counts.values())).pvalue > LEVEL
 
 
 def test_what_hidden_tokens_look_like() -> None:

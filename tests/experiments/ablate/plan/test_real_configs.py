@@ -45,6 +45,8 @@ TARGET, DEPTH = "model.init_args.target_position_embedding", "model.init_args.he
 LOW_HIGH = {f"{RATIO}.init_args.{end}" for end in ("loc", "low", "high")}
 STEPS, ORDER = (f"model.init_args.decoding.{key}" for key in ("num_steps", "order"))
 SCALE, TEMPERATURE = "model.init_args.decoding.guidance.scale", "model.init_args.decoding.temperature"
+GUIDANCE_SCHEDULE, CONVENTION = (f"model.init_args.decoding.guidance.{key}" for key in ("schedule", "convention"))
+COMPONENTS = f"{RATIO}.init_args.components"
 SOLVER = "model.init_args.decoding.solver"
 DIFFUSION_STEPS = "model.init_args.decoding.num_diffusion_steps"
 GUIDED = "model.init_args.decoding.guided_steps"
@@ -104,6 +106,12 @@ DIFFERS: dict[tuple[str, str], tuple[tuple[str, str], set[str]]] = {  # row: (co
     ("shuffled_decoding", "random"): (("shuffled", "shuffled"), {RANDOM}),
     ("shuffled_decoding", "random_4"): (("shuffled_decoding", "random"), {AT_ONCE}),
     ("shuffled_decoding", "random_growing_8"): (("shuffled_decoding", "random"), {AT_ONCE, GROWING}),
+    ("guidance", "annealed"): (("table3", "G"), set()),
+    **{("guidance", name): (("table3", "G"), {GUIDANCE_SCHEDULE}) for name in ("constant", "linear")},
+    ("guidance", "convention_paper"): (("table3", "G"), {CONVENTION}),
+    ("schedule_b", "C"): (("table3", "G"), set()),
+    **{("schedule_b", name): (("table3", "G"), {COMPONENTS}) for name in ("C_loc_0", "C_wide", "C_narrow", "C_whole")},
+    ("schedule_b", "B_loc_0"): (("table8", "B"), {f"{RATIO}.init_args.loc"}),
     **{(table, "untrained"): (("table3", "G"), {"trainer.max_steps"}) for table in ("table3", "table8")},
 }
 STARTS = {("table3", "A"), ("table3", "K")}  # of another system than their neighbours
@@ -159,16 +167,17 @@ def test_at_the_papers_scale_row_j_leaves_out_the_image_weights_and_b_takes_ks(t
 
 
 @pytest.mark.parametrize("system", ["audio_ntp", "audio_mntp", "audio_mar"])
-@pytest.mark.parametrize("scale", ["base", "large"])
+@pytest.mark.parametrize("scale", ["base", "large", "large_463m"])
 def test_the_papers_scales_are_the_configs_that_train_a_single_system(scale: str, system: str) -> None:
     configs = REPOSITORY / "experiments" / "configs"
-    layers = [configs / "base" / f"{system}.yaml", *([configs / "large.yaml"] if scale == "large" else [])]
+    large = {"base": [], "large": ["large.yaml"], "large_463m": ["large.yaml", "large_463m.yaml"]}[scale]
+    layers = [configs / "base" / f"{system}.yaml", *(configs / name for name in large)]
     expected = resolve(*(load_config(path) for path in layers))
     row = {"audio_ntp": "A", "audio_mntp": "G", "audio_mar": "K"}[system]
     cells = expand(load_matrix(REPOSITORY / "ablations.yaml"), scale, [0])
     (cell,) = [cell for cell in cells if (cell.table, cell.row.id) == ("table3", row)]
     assert changed(resolve(cell.config), expected) <= {"init.init_args.path"}  # found from the matrix's folder
-    assert Path(resolve(cell.config)["init"]["init_args"]["path"]).name == f"mar_{scale}.pth"
+    assert Path(resolve(cell.config)["init"]["init_args"]["path"]).name == f"mar_{scale.removesuffix('_463m')}.pth"
     assert cell.evaluation.judge == "audioldm"
 
 
