@@ -241,6 +241,24 @@ def test_the_held_out_loss_depends_on_the_clip_alone(row: str) -> None:
         assert torch.equal(sound, part.valid)
 
 
+@pytest.mark.parametrize("row", ROWS)
+def test_held_out_losses_of_sound_and_padding_go_by_the_predicted_tokens(row: str) -> None:
+    """A loss counts as sound exactly where the token that it is the loss of holds sound."""
+    system, batch = tiny_system(row, head="MixtureHead").eval(), tiny_batch(6)
+    predicted = system.held_out_pairs(batch.tokens, system.prompt(batch.text), batch.index).positions.tolist()
+    losses, sound = system.held_out_losses(batch)
+    expected = [[bool(batch.valid[clip, at]) for at in places] for clip, places in enumerate(predicted)]
+    assert sound.tolist() == expected
+    assert 0 < sum(map(sum, expected)) < losses.numel()
+    sums = system.validation_step(batch, 0)
+    for suffix, wanted in (("_sound", True), ("_padding", False)):
+        for clip in range(6):
+            own = [
+                float(loss) for loss, is_sound in zip(losses[clip], expected[clip], strict=True) if is_sound == wanted
+            ]
+            assert sums[f"{system.held_out_name}{suffix}"][:, clip].tolist() == pytest.approx([sum(own), len(own)])
+
+
 def test_all_causal_rows_are_measured_on_the_same_noise() -> None:
     draws = []
     for row in CAUSAL:
