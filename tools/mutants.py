@@ -28,7 +28,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 RESULTS = Path("build/mutants.jsonl")
-NOT_COPIED = shutil.ignore_patterns(".git", ".venv", "__pycache__", ".*_cache", "build", "data", "runs", "results")
+COPIED = ("callbacks", "data_modules", "experiments", "mntp", "tests", "docs", "pyproject.toml", "ablations.yaml")
 
 SYSTEM_TESTS = (
     "tests/mntp/systems/test_systems.py",
@@ -244,8 +244,12 @@ def try_mutants(mutants: Sequence[Mutant], root: Path, results: Path) -> list[di
     by_key = {(line["key"], line["tests"]): line for line in known}
     limits: dict[tuple[str, ...], float] = {}
     with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch) / "copy"
-        shutil.copytree(root, folder, ignore=NOT_COPIED)
+        folder = Path(scratch)
+        for name in COPIED:
+            if (root / name).is_dir():
+                shutil.copytree(root / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+            elif (root / name).is_file():
+                shutil.copy(root / name, folder)
         for number, mutant in enumerate(mutants, 1):
             key = (mutant.key, digests[mutant.tests])
             if key not in by_key:
