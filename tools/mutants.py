@@ -145,12 +145,12 @@ def _changes(node: ast.expr | ast.stmt) -> Iterator[ast.AST]:
         case ast.IfExp():
             changed.body, changed.orelse = changed.orelse, changed.body
             yield changed
-        case ast.Constant(value=bool()):
-            yield ast.Constant(not changed.value)
-        case ast.Constant(value=int()):
-            yield ast.Constant(changed.value + 1)
-        case ast.Constant(value=float()):
-            yield ast.Constant(2 * changed.value if changed.value else 1.0)
+        case ast.Constant(value=bool(value)):
+            yield ast.Constant(not value)
+        case ast.Constant(value=int(value)):
+            yield ast.Constant(value + 1)
+        case ast.Constant(value=float(value)):
+            yield ast.Constant(2 * value if value else 1.0)
         case ast.Call(func=ast.Attribute(attr=name)) if name in CALLS:
             assert isinstance(changed.func, ast.Attribute)
             changed.func.attr = CALLS[name]
