@@ -4,9 +4,11 @@ from dataclasses import replace
 from itertools import product
 from typing import Any
 
+import lightning as L
 import pytest
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 from mntp.batch import TextStates, TokenBatch
 from mntp.heads import HEADS
@@ -257,6 +259,31 @@ def test_held_out_losses_of_sound_and_padding_go_by_the_predicted_tokens(row: st
                 float(loss) for loss, is_sound in zip(losses[clip], expected[clip], strict=True) if is_sound == wanted
             ]
             assert sums[f"{system.held_out_name}{suffix}"][:, clip].tolist() == pytest.approx([sum(own), len(own)])
+
+
+@pytest.mark.filterwarnings("ignore:The 'val_dataloader' does not have many workers")
+@pytest.mark.parametrize("content", ["sound", "padding", "both"])
+def test_held_out_losses_are_logged_but_for_parts_without_tokens(content: str) -> None:
+    system, batch = tiny_system("A"), tiny_batch()
+    if content != "both":
+        batch = replace(batch, valid=torch.full_like(batch.valid, content == "sound"))
+    trainer = L.Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, enable_checkpointing=False)
+    (logged,) = trainer.validate(system, DataLoader([batch], batch_size=None), verbose=False)  # type: ignore[arg-type]  # batches of its own
+    losses, sound = system.eval().held_out_losses(batch)
+    name = f"val/{system.held_out_name}"
+    expected = {name: losses.mean()}
+    expected |= {f"{name}_sound": losses[sound].mean()} if sound.any() else {}
+    expected |= {f"{name}_padding": losses[~sound].mean()} if (~sound).any() else {}
+    assert logged == pytest.approx({key: float(value) for key, value in expected.items()}, rel=1e-5)
+    assert len(logged) == (3 if content == "both" else 2)
+
+
+@pytest.mark.parametrize("row", ["A", "G", "K"])
+def test_decoding_that_the_head_cannot_do_is_refused(row: str) -> None:
+    system = tiny_system(row)
+    system.check(system.decoding)
+    with pytest.raises(ValueError, match="DiffusionHead has no solver 'euler'"):
+        system.check(replace(system.decoding, solver="euler"))
 
 
 def test_all_causal_rows_are_measured_on_the_same_noise() -> None:
