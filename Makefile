@@ -73,7 +73,7 @@ format: $(VENV)/installed ## format the code
 	$(BIN)/ruff format .
 
 house: $(VENV)/installed ## print how the source is laid out, in figures; ROOTS='DIR .' compares checkouts
-	$(BIN)/python -m tools.house --trips $(ROOTS)
+	$(BIN)/python -m tools.house --trips build/house $(ROOTS)
 
 mutants: $(VENV)/installed ## change single expressions of central files: which changes does no test notice? takes about an hour
 	nice $(BIN)/python -m tools.mutants --sample $(MUTANTS)

@@ -10,7 +10,6 @@ import argparse
 import ast
 import statistics
 import sys
-import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -111,15 +110,14 @@ def main() -> None:
     """Print the figures of one or more checkouts side by side, as a Markdown table."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("roots", nargs="*", type=Path, help="checkouts, oldest first (default: this one)")
-    parser.add_argument("--trips", action="store_true", help="walk the three trips too: about a minute a checkout")
+    parser.add_argument("--trips", type=Path, metavar="FOLDER", help="walk the three trips too; keeps their runs there")
     options = parser.parse_args()
     roots = options.roots or [Path(__file__).parents[1]]
     columns = []
     for root in roots:
         figures = layout(root) | functions(root) | complexity(root)
         if options.trips:
-            with tempfile.TemporaryDirectory() as folder:
-                figures |= trips(root, Path(folder))
+            figures |= trips(root, options.trips / "-".join(root.resolve().parts[1:]))
         columns.append(figures)
     rows = [["", *(str(root) for root in roots)], ["---"] * (len(roots) + 1)]
     rows += [[name, *(column[name] for column in columns)] for name in columns[0]]

@@ -9,7 +9,6 @@ Three trips, each by the command that users give, at the matrix's `smoke` scale:
 
 import argparse
 import importlib
-import importlib.util
 import json
 import os
 import shutil
@@ -22,7 +21,7 @@ from types import FrameType
 from typing import Any
 
 TRIPS = ("plan", "table", "score")
-RUN_MODULES = ("experiments.runs.run", "experiments.run")  # today's name, and that before the rooms
+RUN_MODULES = ("experiments/runs/run.py", "experiments/run.py")  # today's, and that before the rooms
 ROWS = "3G"
 
 
@@ -98,19 +97,26 @@ def _command(*words: str) -> None:
             raise RuntimeError(f"{' '.join(words)} ended with {end.code}") from end
 
 
-def _score() -> None:
+def _score(root: Path) -> None:
     """Score the one trained run anew."""
     (run_dir,) = {path.parent.parent for path in Path("runs").glob("*/checkpoints/final.ckpt")}
     (scoring,) = (path.parent for path in run_dir.glob("evals/*/protocol.json"))
     (scoring / "metrics.json").unlink(missing_ok=True)
     shutil.rmtree(scoring / "wav", ignore_errors=True)
-    for name in RUN_MODULES:
-        if importlib.util.find_spec(name.rpartition(".")[0]) and importlib.util.find_spec(name):
-            module: Any = importlib.import_module(name)
-            module.run(run_dir, scoring.name)
-            assert (scoring / "metrics.json").is_file()
-            return
-    raise RuntimeError(f"none of {', '.join(RUN_MODULES)} exists: add the module's name of that commit")
+    present = [name for name in RUN_MODULES if (root / name).is_file()]
+    if not present:
+        raise RuntimeError(f"{root}: none of {', '.join(RUN_MODULES)} exists; add the module's path at that commit")
+    module: Any = importlib.import_module(present[0].removesuffix(".py").replace("/", "."))
+    module.run(run_dir, scoring.name)
+    assert (scoring / "metrics.json").is_file()
+
+
+def _check_origin(root: Path, packages: tuple[str, ...]) -> None:
+    """An installed copy of the suite must not stand in for what this checkout lacks."""
+    for name, module in list(sys.modules.items()):
+        path = getattr(module, "__file__", None)
+        if name.partition(".")[0] in packages and path and not Path(path).is_relative_to(root):
+            raise RuntimeError(f"{name} was imported from {path} instead of {root}")
 
 
 def main() -> None:
@@ -127,12 +133,15 @@ def main() -> None:
         "prepare": lambda: _command("ablate", "run", *matrix, *asked),
         "plan": lambda: _command("ablate", "plan", *matrix, *asked),
         "table": lambda: _command("ablate", "gather", "--scale", "smoke"),
-        "score": _score,
+        "score": lambda: _score(options.root),
     }
+    packages = tuple(options.packages)
     if options.trip == "prepare":
         acts["prepare"]()
-        return
-    sys.stdout.write(json.dumps(visited_modules(options.root, tuple(options.packages), acts[options.trip])) + "\n")
+    else:
+        visited = visited_modules(options.root, packages, acts[options.trip])
+        sys.stdout.write(f"\n{json.dumps(visited)}\n")
+    _check_origin(options.root, packages)
 
 
 if __name__ == "__main__":
