@@ -9,12 +9,14 @@ SEEDS ?= 0
 PARALLEL ?= 1
 WHERE ?= local
 CLUSTER ?=
+ROOTS ?= .
+MUTANTS ?= 60
 
 # See experiments/main.py: short spins keep two busy cores usable.
 export GOMP_SPINCOUNT ?= 3000
 
 .DEFAULT_GOAL := help
-.PHONY: help install ablations status retry gather report prune test test-cluster check format clean
+.PHONY: help install ablations status retry gather report prune test test-cluster check format house mutants clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -69,6 +71,12 @@ check: $(VENV)/installed ## linter, formatter and type checker
 format: $(VENV)/installed ## format the code
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
+
+house: $(VENV)/installed ## print how the source is laid out, in figures; ROOTS='DIR .' compares checkouts
+	$(BIN)/python -m tools.house --trips build/house $(ROOTS)
+
+mutants: $(VENV)/installed ## change single expressions of central files: which changes does no test notice? takes about an hour
+	nice $(BIN)/python -m tools.mutants --sample $(MUTANTS)
 
 clean: ## remove runs, results, prepared data and caches; keeps the environment
 	rm -rf runs results data lightning_logs .pytest_cache .mypy_cache .ruff_cache

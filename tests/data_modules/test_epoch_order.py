@@ -98,6 +98,35 @@ def test_weights_say_how_often_clips_are_heard() -> None:
     assert not np.array_equal(draws.epoch(0, 0)[7:10], draws.epoch(1, 0)[7:10])
 
 
+def sounds_of_epochs(num_corpora: int, num_sounds: int, num_epochs: int) -> list[list[list[int]]]:
+    """By epoch and corpus, the sounds (0 to `num_sounds` - 1) that corpora of weight 0.5 give."""
+    corpora = [[[corpus * num_sounds + n] for n in range(num_sounds)] for corpus in range(num_corpora)]
+    draws = Draws([(0.5, sounds) for sounds in corpora])
+    drawn = [draws.epoch(7, epoch).reshape(num_corpora, -1) % num_sounds for epoch in range(num_epochs)]
+    return [epoch.tolist() for epoch in drawn]
+
+
+def test_every_corpus_and_every_round_has_a_permutation_of_its_own() -> None:
+    """Halves of 40 sounds: two epochs make a round, so epochs 0, 2, 4 begin the rounds of three permutations."""
+    drawn = sounds_of_epochs(num_corpora=3, num_sounds=40, num_epochs=6)
+    for epoch in (0, 2, 4):
+        for corpus in range(3):
+            assert sorted(drawn[epoch][corpus] + drawn[epoch + 1][corpus]) == list(range(40))
+    halves = [tuple(drawn[epoch][corpus]) for epoch in (0, 2, 4) for corpus in range(3)]
+    assert len(set(halves)) == 9
+    orders = {tuple(sorted(epoch_order(7, epoch, 40)[:20].tolist())) for epoch in range(100)}
+    assert not orders & set(halves)  # nothing to do with the order within an epoch
+
+
+def test_draws_are_frozen() -> None:
+    """With other draws, an interrupted training would go on with clips that it has heard in this round."""
+    assert sounds_of_epochs(num_corpora=2, num_sounds=8, num_epochs=3) == [
+        [[0, 2, 4, 5], [0, 1, 4, 7]],
+        [[1, 3, 6, 7], [2, 3, 5, 6]],
+        [[0, 1, 2, 5], [3, 4, 6, 7]],
+    ]
+
+
 def test_one_window_of_a_sound_is_drawn_anew_each_epoch() -> None:
     sounds = [[0], [1, 2, 3], [4, 5]]
     draws = Draws([(1.0, sounds)])

@@ -1,15 +1,17 @@
 """The mask ratio schedules that a matrix declares, drawn as curves."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from experiments.ablate.matrix.load import load_matrix
 from experiments.ablate.matrix.overlay import Setting
 from experiments.ablate.matrix.schema import Matrix, ScheduleCurve
-from mntp.masking import MASK_RATIOS, MaskRatio
 from mntp.registry import build
+
+if TYPE_CHECKING:
+    from mntp.masking import MaskRatio
 
 AXIS, KEY = "schedule", "model.init_args.mask_ratio"
 NUM_CURVE_BINS = 100  # of a law in plan.json
@@ -50,25 +52,27 @@ def schedules_of(matrix: Matrix) -> dict[str, dict[str, Any]]:
     }
 
 
-def build_mask_ratio(spec: dict[str, Any]) -> MaskRatio:
+def build_mask_ratio(spec: dict[str, Any]) -> "MaskRatio":
     """Build a law as declared, with the laws inside of it.
 
     Raises:
         ValueError: the class is unknown, or doesn't take its arguments.
     """
+    from mntp.masking import MASK_RATIOS  # torch, which reading a matrix doesn't need
+
     settings = dict(spec.get("init_args", {}))
     if "components" in settings:
         settings["components"] = [build_mask_ratio(inner) for inner in settings["components"]]
     return build({"class": spec["class_path"].rpartition(".")[2], "settings": settings}, MASK_RATIOS, "mask ratio")
 
 
-def mean_ratio(law: MaskRatio) -> float:
+def mean_ratio(law: "MaskRatio") -> float:
     """E[r], the area above the distribution function, to 1e-4."""
     middles = (np.arange(10_000) + 0.5) / 10_000
     return 1 - float(np.mean([law.cdf(float(r)) for r in middles]))
 
 
-def density(law: MaskRatio, edges: np.ndarray) -> np.ndarray:
+def density(law: "MaskRatio", edges: np.ndarray) -> np.ndarray:
     """Mean density in the bins between `edges` [K + 1] -> [K], atoms left out."""
     mass = np.diff([law.cdf(float(edge)) for edge in edges])
     for ratio, atom in law.atoms.items():  # a bin is (left, right]; an atom at the first edge is in no bin

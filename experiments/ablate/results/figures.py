@@ -12,9 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-
 from experiments.ablate.matrix.schema import ScheduleCurve, row_label
 from experiments.ablate.plan.plan_file import Plan
 from experiments.ablate.results.result import Result

@@ -259,7 +259,7 @@ def test_noise_is_drawn_for_each_clip_apart() -> None:
 
 
 def test_steps_are_a_number_or_a_share_of_the_tokens() -> None:
-    assert [MaskedDecoding(num_steps=n).calls(256) for n in ("n/4", "n", 7)] == [64, 256, 7]
+    assert [MaskedDecoding(num_steps=n).calls(256) for n in ("n/4", "n", 7, 1)] == [64, 256, 7, 1]
     assert MaskedDecoding().calls(3) == 1
 
 

@@ -4,9 +4,11 @@ from dataclasses import replace
 from itertools import product
 from typing import Any
 
+import lightning as L
 import pytest
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 from mntp.batch import TextStates, TokenBatch
 from mntp.heads import HEADS
@@ -239,6 +241,49 @@ def test_the_held_out_loss_depends_on_the_clip_alone(row: str) -> None:
     torch.testing.assert_close(again, losses[order], rtol=1e-4, atol=1e-5)
     if row != "K":
         assert torch.equal(sound, part.valid)
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_held_out_losses_of_sound_and_padding_go_by_the_predicted_tokens(row: str) -> None:
+    """A loss counts as sound exactly where the token that it is the loss of holds sound."""
+    system, batch = tiny_system(row, head="MixtureHead").eval(), tiny_batch(6)
+    predicted = system.held_out_pairs(batch.tokens, system.prompt(batch.text), batch.index).positions.tolist()
+    losses, sound = system.held_out_losses(batch)
+    expected = [[bool(batch.valid[clip, at]) for at in places] for clip, places in enumerate(predicted)]
+    assert sound.tolist() == expected
+    assert 0 < sum(map(sum, expected)) < losses.numel()
+    sums = system.validation_step(batch, 0)
+    for suffix, wanted in (("_sound", True), ("_padding", False)):
+        for clip in range(6):
+            own = [
+                float(loss) for loss, is_sound in zip(losses[clip], expected[clip], strict=True) if is_sound == wanted
+            ]
+            assert sums[f"{system.held_out_name}{suffix}"][:, clip].tolist() == pytest.approx([sum(own), len(own)])
+
+
+@pytest.mark.filterwarnings("ignore:The 'val_dataloader' does not have many workers")
+@pytest.mark.parametrize("content", ["sound", "padding", "both"])
+def test_held_out_losses_are_logged_but_for_parts_without_tokens(content: str) -> None:
+    system, batch = tiny_system("A"), tiny_batch()
+    if content != "both":
+        batch = replace(batch, valid=torch.full_like(batch.valid, content == "sound"))
+    trainer = L.Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, enable_checkpointing=False)
+    (logged,) = trainer.validate(system, DataLoader([batch], batch_size=None), verbose=False)  # type: ignore[arg-type]  # batches of its own
+    losses, sound = system.eval().held_out_losses(batch)
+    name = f"val/{system.held_out_name}"
+    expected = {name: losses.mean()}
+    expected |= {f"{name}_sound": losses[sound].mean()} if sound.any() else {}
+    expected |= {f"{name}_padding": losses[~sound].mean()} if (~sound).any() else {}
+    assert logged == pytest.approx({key: float(value) for key, value in expected.items()}, rel=1e-5)
+    assert len(logged) == (3 if content == "both" else 2)
+
+
+@pytest.mark.parametrize("row", ["A", "G", "K"])
+def test_decoding_that_the_head_cannot_do_is_refused(row: str) -> None:
+    system = tiny_system(row)
+    system.check(system.decoding)
+    with pytest.raises(ValueError, match="DiffusionHead has no solver 'euler'"):
+        system.check(replace(system.decoding, solver="euler"))
 
 
 def test_all_causal_rows_are_measured_on_the_same_noise() -> None:

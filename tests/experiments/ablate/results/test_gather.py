@@ -338,6 +338,16 @@ def test_seeds_are_averaged_and_must_agree(folder: Path) -> None:
     assert float(row["ci_low"]) > 0 and row["separable"] == "no"
 
 
+def test_a_row_that_does_not_say_how_it_was_scored_is_refused(folder: Path) -> None:
+    path = folder / "runs" / "AudioMNTP-I-s0" / "evals" / PROTOCOL / "metrics.json"
+    metrics = scores(3.5, 0.31)
+    del metrics["scoring_hash"]
+    path.write_text(json.dumps(metrics))
+    with pytest.raises(ValueError, match=r"table3 row I: its metrics\.json .* was scored as None"):
+        gather_results(folder)
+    assert not (folder / "results.csv").exists()
+
+
 def test_a_row_that_was_scored_in_another_way_is_refused(folder: Path) -> None:
     path = folder / "runs" / "AudioMNTP-I-s0" / "evals" / PROTOCOL / "metrics.json"
     path.write_text(json.dumps(scores(3.5, 0.31, scoring_hash="0" * 12)))
