@@ -38,10 +38,12 @@ class ClipSize:
     Attributes:
         samples: of the waveform.
         sample_rate: in Hz; sounds are resampled to it.
+        sound_samples: of sound, at most; the rest of a clip is silence.
     """
 
     samples: int
     sample_rate: int
+    sound_samples: int
 
 
 @dataclass(frozen=True)

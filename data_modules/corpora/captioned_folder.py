@@ -102,8 +102,8 @@ class CaptionedFolder(Source):
         cutting = self._cutting(row)
         kept: list[Window] = []
         dropped: Counter[str] = Counter()
-        for number, start in enumerate(range(0, len(waveform), size.samples)):
-            sound = waveform[start : start + size.samples]
+        for number, start in enumerate(range(0, len(waveform), size.sound_samples)):
+            sound = waveform[start : start + size.sound_samples]
             if start and len(sound) < round(MIN_REMAINDER_SECONDS * size.sample_rate):
                 dropped["short remainder"] += 1
             elif (sound - sound.mean()).abs().max() < SILENCE:

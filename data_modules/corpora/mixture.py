@@ -96,10 +96,12 @@ class Corpora(Source):
         return dataclasses.replace(windows, kept=[rename(window, row.file) for window in windows.kept])
 
 
-def read_corpora(path: Path) -> dict[str, Corpus]:
+def read_corpora(path: Path, windows: Cutting = "first") -> dict[str, Corpus]:
     """Read a list of corpora: a mapping from names to the attributes of `Corpus`.
 
-    Paths are relative to the list's own folder.
+    Args:
+        path: of the list; paths in it are relative to its folder.
+        windows: of corpora that don't name theirs.
 
     Raises:
         ValueError: it is missing, malformed, or has an unknown or missing key, or a value of another type.
@@ -127,7 +129,7 @@ def read_corpora(path: Path) -> dict[str, Corpus]:
             if not isinstance(value, expected) or isinstance(value, bool):
                 raise ValueError(f"{where}: {key} is {value!r}; expected {'a number' if key == 'weight' else 'text'}")
         paths = {key: path.parent / values[key] for key in ("captions", "audio", "exclude") if key in values}
-        corpora[str(name)] = Corpus(**{**values, **paths})
+        corpora[str(name)] = Corpus(**{"windows": windows, **values, **paths})
     return corpora
 
 

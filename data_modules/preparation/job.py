@@ -29,7 +29,8 @@ class Job:
         settings: all that decides the store's content.
 
     Raises:
-        ValueError: `seconds` does not fill whole frames, or there are fewer than one process.
+        ValueError: `seconds` does not fill whole frames, `sound_seconds` is longer, or there are fewer than one
+            process.
     """
 
     source: Source
@@ -42,6 +43,7 @@ class Job:
     processes: int
     device: str
     threads: int
+    sound_seconds: float | None = None
     folder: Path = field(init=False)
     size: ClipSize = field(init=False)
     settings: dict[str, Any] = field(init=False)
@@ -52,9 +54,16 @@ class Job:
         self.tokenizer.to("cpu")  # to be sent to others; each process moves it to its own device
         self.folder = self.out.with_name(f".{self.out.name}.work")
         sample_rate = self.tokenizer.layout.sample_rate
-        self.size = ClipSize(round(self.seconds * sample_rate), sample_rate)
+        sound_seconds = self.seconds if self.sound_seconds is None else self.sound_seconds
+        if not 0 < sound_seconds <= self.seconds:
+            raise ValueError(
+                f"sound_seconds is {sound_seconds}; expected more than 0 and at most seconds, {self.seconds}"
+            )
+        self.size = ClipSize(round(self.seconds * sample_rate), sample_rate, round(sound_seconds * sample_rate))
         self.tokenizer.num_tokens(self.size.samples)
-        self.settings = store_settings(self.source, self.tokenizer, self.text_encoder, self.seconds, self.allow_missing)
+        self.settings = store_settings(
+            self.source, self.tokenizer, self.text_encoder, self.seconds, self.allow_missing, self.sound_seconds
+        )
         self._replaced = stamp(self.out / INDEX)
 
     def is_done(self) -> bool:

@@ -37,6 +37,7 @@ def prepare_store(
     processes: int = 1,
     device: str = "cpu",
     threads: int = 1,
+    sound_seconds: float | None = None,
 ) -> Store:
     """Prepare a store, or open it if it was prepared with the same settings.
 
@@ -53,6 +54,7 @@ def prepare_store(
         processes: how many work here, at most one for 256 rows. With more than one, the calling script must be
             importable.
         device: of the tokenizer, `cpu` or `cuda`; process i takes the i-th GPU.
+        sound_seconds: longest sound of a clip, silence fills the rest; None is `seconds`.
         threads: of each process, the same on every machine, because another number rounds sums differently.
 
     Raises:
@@ -61,7 +63,19 @@ def prepare_store(
             is no sound to train on; a piece of work was altered on disk.
         OSError: the disk is full or can't be written, or memory ran out; an older store and finished work are kept.
     """
-    job = Job(source, tokenizer, text_encoder, out, seconds, allow_missing, overwrite, processes, device, threads)
+    job = Job(
+        source,
+        tokenizer,
+        text_encoder,
+        out,
+        seconds,
+        allow_missing,
+        overwrite,
+        processes,
+        device,
+        threads,
+        sound_seconds,
+    )
     if not job.is_done():
         helping = range(1, min(processes, math.ceil(len(source.rows) / reading.ROWS_PER_PIECE)))
         with disk_errors(out), helpers(_work, [(job, number) for number in helping]):

@@ -19,7 +19,12 @@ def stamp(path: Path) -> tuple[int, int] | None:
 
 
 def store_settings(
-    source: Source, tokenizer: Tokenizer, text_encoder: TextEncoder, seconds: float, allow_missing: bool
+    source: Source,
+    tokenizer: Tokenizer,
+    text_encoder: TextEncoder,
+    seconds: float,
+    allow_missing: bool,
+    sound_seconds: float | None,
 ) -> dict[str, Any]:
     """All that decides a store's content, as plain JSON values."""
     settings = {
@@ -29,6 +34,8 @@ def store_settings(
         "tokenizer": {"class": class_name(type(tokenizer)), **tokenizer.identity()},
         "text": {"class": class_name(type(text_encoder)), **text_encoder.identity()},
     }
+    if sound_seconds is not None:
+        settings["sound_seconds"] = sound_seconds
     return dict(json.loads(json.dumps(settings)))
 
 

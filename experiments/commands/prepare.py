@@ -24,6 +24,7 @@ def prepare(
     audio: Path | None = None,
     corpora: Path | None = None,
     seconds: float = 2.56,
+    sound_seconds: float | None = None,
     windows: Cutting = "first",
     tokenizer: Callable[[], Tokenizer] = MelTokenizer,
     text: Callable[[], TextEncoder] = HashedText,
@@ -49,6 +50,7 @@ def prepare(
             windows, split, weight, exclude]}, with paths relative to the list.
         seconds: length of a clip, a multiple of the tokenizer's frame (0.16 for the suite's own); shorter sounds are
             padded with silence.
+        sound_seconds: longest sound of a clip, followed by silence up to `seconds`; without it a clip is all sound.
         windows: cut longer sounds to their first window that is not silent, or into all of them; random: into all,
             of which training hears one a sound and epoch.
         tokenizer: class of the tokenizer, one of the suite's or a dotted path (my_package.MyTokenizer); its arguments
@@ -81,6 +83,7 @@ def prepare(
             overwrite,
             processes=processes,
             device=device,
+            sound_seconds=sound_seconds,
         )
     except UnusableClipsError as error:
         _print_problems({"problems": [vars(problem) for problem in error.problems]})
@@ -102,7 +105,7 @@ def _sized(tokenizer: Tokenizer, token_dim: int | None) -> Tokenizer:
 
 def _source(captions: Path | None, audio: Path | None, corpora: Path | None, windows: Cutting) -> Source:
     if corpora is not None and captions is None and audio is None:
-        return Corpora(read_corpora(corpora))
+        return Corpora(read_corpora(corpora, windows))
     if corpora is None and captions is not None and audio is not None:
         return CaptionedFolder(captions, audio, windows)
     raise ValueError("give either --captions and --audio, or --corpora for several")

@@ -155,7 +155,7 @@ def test_any_rate_and_format_in_stereo_is_heard_alike(
     soundfile.write(tmp_path / f"a.{suffix}", np.stack([tone, 0 * tone], 1), rate, subtype=subtype)
     write(tmp_path / "captions.csv", f"file,caption,split\na.{suffix},a tone,test\n")
     source = CaptionedFolder(tmp_path / "captions.csv", tmp_path)
-    window = source.read(source.rows[0], ClipSize(5120, 16_000)).kept[0]
+    window = source.read(source.rows[0], ClipSize(5120, 16_000, 5120)).kept[0]
     sixteen = np.arange(5120) / 16_000
     expected = normalise(torch.from_numpy(np.sin(2 * np.pi * 440 * sixteen) * np.sin(np.pi * sixteen / 0.32))).float()
     inside = slice(800, 4000)  # lossy coders smear the ends
@@ -272,6 +272,8 @@ def test_a_list_of_corpora_is_read_relative_to_itself(tmp_path: Path) -> None:
     assert read_corpora(write(tmp_path / "list.yaml", text)) == {
         "a": Corpus(tmp_path / "x/train.csv", tmp_path / "x", "all", "train", tmp_path / "b.json", 0.5)
     }
+    path = write(tmp_path / "two.yaml", text + "b: {captions: y.csv, audio: y}\n")
+    assert [corpus.windows for corpus in read_corpora(path, "random").values()] == ["all", "random"]
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,7 @@ from tests.data_modules.folders import (
 from tests.disks import disk_of
 
 
-def prepare(audio: Path, out: Path, windows: Any = "first", seconds: float = SECONDS, **settings: bool) -> Store:
+def prepare(audio: Path, out: Path, windows: Any = "first", seconds: float = SECONDS, **settings: Any) -> Store:
     source = CaptionedFolder(audio / "captions.csv", audio, windows)
     return prepare_store(source, EnergyTokenizer(), LetterText(), out, seconds, **settings)
 
@@ -60,6 +60,24 @@ def test_tokens_text_and_audio_are_those_of_the_table(tmp_path: Path) -> None:
         assert store.text(row)["words"][:, 0].tolist() == [len(word) for word in clip.caption.split()]
         if clip.split != "train":
             torch.testing.assert_close(read_audio(store.audio_path(row)), waveform, atol=1 / 32768, rtol=0)
+
+
+def test_a_clip_may_hold_less_sound_than_it_is_long(tmp_path: Path) -> None:
+    """The paper's clips: 10 s of sound, silence up to 10.24 s; here half of a clip."""
+    write_clips(tmp_path / "audio")
+    half = SECONDS / 2
+    store = prepare(tmp_path / "audio", tmp_path / "store", windows="all", sound_seconds=half)
+    assert {clip.seconds for clip in store.clips} == {half}
+    assert sorted({clip.start for clip in store.clips}) == [0.0, half]  # nothing of a sound is lost
+    row = next(row for row, clip in enumerate(store.clips) if clip.split == "val" and clip.start == half)
+    heard, whole = read_audio(store.audio_path(row)), read_audio(tmp_path / "audio" / store.clips[row].file)
+    middle = round(half * RATE)
+    assert len(heard) == round(SECONDS * RATE) and not heard[middle:].any()
+    torch.testing.assert_close(heard[:middle], normalise(whole[middle:]), atol=1 / 32768, rtol=0)
+    with pytest.raises(ValueError, match="was prepared with sound_seconds"):
+        prepare(tmp_path / "audio", tmp_path / "store", windows="all")
+    with pytest.raises(ValueError, match=r"sound_seconds is .*; expected more than 0 and at most seconds"):
+        prepare(tmp_path / "audio", tmp_path / "other", sound_seconds=2 * SECONDS)
 
 
 def test_the_tokenizer_learns_from_the_training_split_alone(tmp_path: Path) -> None:
