@@ -1,7 +1,7 @@
-"""Ways from noise to a token with a noise-predicting network: ancestral sampling, DDIM, DPM-Solver++ (2M) and its SDE.
+"""Sampling a token with a noise-predicting network: ancestral sampling, DDIM, DPM-Solver++ (2M) and its SDE.
 
-All walk the same respaced steps k = S - 1 .. 0 and land, at alpha-bar = 1, on the last estimate of the token.
-M tokens, D values of a token, S steps.
+`ancestral` is MAR's sampler, step for step. The other three share the steps that they keep and the way they start,
+which `kept_steps` explains. M tokens, D values of a token, S steps, numbered k = S - 1 (most noise) .. 0.
 """
 
 import math
@@ -23,6 +23,39 @@ class Solver(Protocol):
     def __call__(self, schedule: DiffusionSchedule, predict: Predict, noise: Tensor, sampling: HeadSampling) -> Tensor:
         """Walk the steps of `schedule`."""
         ...
+
+
+def kept_steps(training: DiffusionSchedule, solver: str, num_steps: int) -> DiffusionSchedule:
+    """The steps of the training schedule at which a solver calls the network.
+
+    `ancestral` keeps evenly spaced time steps, as MAR does. The other solvers need other steps at both ends:
+
+    *The clean end.* Write lambda for log(sqrt(alpha-bar) / sqrt(1 - alpha-bar)), half the log signal-to-noise ratio.
+    DPM-Solver++ takes the estimate of x_0 to be a polynomial in lambda. On evenly spaced time steps the last step is
+    several times as long in lambda as the one before it, and the solver extrapolates far beyond its data. Evenly
+    spaced lambdas avoid that (arXiv 2206.00927, section 3.4). The very last step, from the last kept time to the clean
+    token, is infinitely long in lambda and therefore of first order, as `lower_order_final` of other implementations.
+
+    *The noisy end.* An error e of the predicted noise is an error of e sqrt(1 - alpha-bar) / sqrt(alpha-bar) in the
+    estimate of x_0. A step of length h adds e (exp(h) - 1) of it to the next x. On evenly spaced time steps the first
+    step goes from sqrt(alpha-bar) = 5e-5 to 0.06 (25 steps), where exp(h) is above 1000: the network's error replaces
+    the drawn noise, and a deterministic solver never gets rid of it. With evenly spaced lambdas the factor is the same
+    in all steps, and it falls with the number of steps. So that none are spent where nothing can be known about the
+    token, the walk starts at the first time with sqrt(alpha-bar) >= MIN_SIGNAL; tokens have unit variance, so that
+    noisier times know less than log(1 + MIN_SIGNAL^2) / 2 nats about a value. DPM-Solver clips the cosine schedule for
+    the same reason. The start is exact nevertheless: as with zero terminal signal-to-noise ratio (arXiv 2305.08891),
+    the drawn noise has no signal in it. The network sees it at the first kept time, and its estimate of x_0 is put
+    under that same noise: x = sqrt(alpha-bar) x_0 + sqrt(1 - alpha-bar) noise, which multiplies no error by anything.
+
+    Args:
+        training: all steps of training.
+        solver: name of the solver.
+        num_steps: S, 2 or more.
+
+    Raises:
+        ValueError: fewer than 2 steps, or more than the schedule has.
+    """
+    return training.respaced(num_steps) if solver == "ancestral" else training.spaced_by_log_snr(num_steps)
 
 
 def ancestral(schedule: DiffusionSchedule, predict: Predict, noise: Tensor, sampling: HeadSampling) -> Tensor:
@@ -47,12 +80,12 @@ def ddim(schedule: DiffusionSchedule, predict: Predict, noise: Tensor, sampling:
 
     Takes one draw, the starting noise; the temperature multiplies it.
     """
-    x = sampling.temperature * noise[:, 0]
-    for k in reversed(range(schedule.num_steps)):
-        x_0, eps, _ = _estimate(schedule, predict, x, k, sampling.x0_limit)
-        alpha, sigma = _signal_and_noise(schedule, k - 1)
-        x = alpha * x_0 + sigma * eps
-    return x
+    eps = sampling.temperature * noise[:, 0]
+    x_0, _, _ = _estimate(schedule, predict, eps, schedule.num_steps - 1, sampling.x0_limit)
+    for k in reversed(range(schedule.num_steps - 1)):
+        alpha, sigma = _signal_and_noise(schedule, k)
+        x_0, eps, _ = _estimate(schedule, predict, alpha * x_0 + sigma * eps, k, sampling.x0_limit)
+    return x_0
 
 
 def dpmpp_2m(schedule: DiffusionSchedule, predict: Predict, noise: Tensor, sampling: HeadSampling) -> Tensor:
@@ -81,15 +114,17 @@ STOCHASTIC = ("ancestral", "sde_dpmpp_2m")
 
 
 def _multistep(
-    schedule: DiffusionSchedule, predict: Predict, x: Tensor, sampling: HeadSampling, draws: Tensor | None
+    schedule: DiffusionSchedule, predict: Predict, start: Tensor, sampling: HeadSampling, draws: Tensor | None
 ) -> Tensor:
     """Extrapolate x_0 from its last two estimates; by the flow or, with draws [M, S - 1, D], by the SDE."""
-    x_0, _, _ = _estimate(schedule, predict, x, schedule.num_steps - 1, sampling.x0_limit)
+    last = schedule.num_steps - 1
+    x_0, _, _ = _estimate(schedule, predict, start, last, sampling.x0_limit)
+    alpha, sigma = _signal_and_noise(schedule, last)
+    x = alpha * x_0 + sigma * start
     previous, previous_h = x_0, math.inf  # makes the first step one of first order
-    for draw, k in enumerate(reversed(range(schedule.num_steps - 1))):
-        alpha, sigma = _signal_and_noise(schedule, k + 1)
+    for draw, k in enumerate(reversed(range(last))):
         next_alpha, next_sigma = _signal_and_noise(schedule, k)
-        h = math.log(next_alpha / next_sigma) - math.log(alpha / sigma)  # in half the log signal-to-noise ratio
+        h = math.log(next_alpha / next_sigma) - math.log(alpha / sigma)
         slope = h / (2 * previous_h)
         target = (1 + slope) * x_0 - slope * previous
         if draws is None:
@@ -98,15 +133,13 @@ def _multistep(
             share = -math.expm1(-2 * h)  # of the noise that is drawn anew
             x = next_sigma / sigma * math.exp(-h) * x + next_alpha * share * target
             x = x + next_sigma * math.sqrt(share) * draws[:, draw]
-        previous, previous_h = x_0, h
+        previous, previous_h, alpha, sigma = x_0, h, next_alpha, next_sigma
         x_0, _, _ = _estimate(schedule, predict, x, k, sampling.x0_limit)
     return x_0
 
 
 def _signal_and_noise(schedule: DiffusionSchedule, k: int) -> tuple[float, float]:
-    """Square roots of alpha-bar and 1 - alpha-bar at step k; step -1 is the clean token."""
-    if k < 0:
-        return 1.0, 0.0
+    """Square roots of alpha-bar and 1 - alpha-bar at step k."""
     alpha_bar = float(schedule.alpha_bar[k])
     return math.sqrt(alpha_bar), math.sqrt(1 - alpha_bar)
 
