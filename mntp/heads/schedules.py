@@ -13,7 +13,7 @@ from torch import Tensor
 
 COSINE_OFFSET = 0.008
 MAX_BETA = 0.999
-MIN_SIGNAL = 0.05  # square root of alpha-bar below which no solver but MAR's own calls the network
+MIN_SIGNAL = 0.1  # square root of alpha-bar below which solvers other than MAR's keep the noisiest step alone
 
 
 @functools.cache
@@ -91,9 +91,9 @@ class DiffusionSchedule:
         return self._keep(torch.tensor([round(k * stride) for k in range(num_steps)]))
 
     def spaced_by_log_snr(self, num_steps: int) -> "DiffusionSchedule":
-        """Keep the steps nearest to evenly spaced log signal-to-noise ratios, at their own alpha-bar.
+        """Keep the noisiest step and those nearest to evenly spaced log signal-to-noise ratios.
 
-        They reach from the first step to the last whose signal level, the square root of alpha-bar, is at least
+        The others reach from the first step to the last whose signal level, the square root of alpha-bar, is at least
         MIN_SIGNAL. Where the schedule itself is coarser than the spacing, steps next to each other are kept; only if
         there are too few of them, noisier ones are.
 
@@ -102,13 +102,13 @@ class DiffusionSchedule:
         """
         self._check(num_steps)
         log_snr = torch.log(self.alpha_bar / (1 - self.alpha_bar))
-        last = max(int((self.alpha_bar.sqrt() >= MIN_SIGNAL).sum()), num_steps) - 1
-        wanted = torch.linspace(float(log_snr[0]), float(log_snr[last]), num_steps, dtype=torch.float64)
+        index = torch.arange(num_steps - 1)
+        last = max(int((self.alpha_bar.sqrt() >= MIN_SIGNAL).sum()), len(index)) - 1
+        wanted = torch.linspace(float(log_snr[0]), float(log_snr[last]), len(index), dtype=torch.float64)
         nearest = (log_snr - wanted[:, None]).abs().argmin(dim=1)
-        index = torch.arange(num_steps)
         # No step twice: those before step k take k places, those after it leave the rest.
-        shift = torch.cummax(nearest - index, dim=0).values.clamp(max=last + 1 - num_steps)
-        return self._keep(index + shift)
+        shift = torch.cummax(nearest - index, dim=0).values.clamp(max=last + 1 - len(index))
+        return self._keep(torch.cat([index + shift, torch.tensor([self.num_steps - 1])]))
 
     def _check(self, num_steps: int) -> None:
         if not 2 <= num_steps <= self.num_steps:

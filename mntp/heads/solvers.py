@@ -39,13 +39,19 @@ def kept_steps(training: DiffusionSchedule, solver: str, num_steps: int) -> Diff
     *The noisy end.* An error e of the predicted noise is an error of e sqrt(1 - alpha-bar) / sqrt(alpha-bar) in the
     estimate of x_0. A step of length h adds e (exp(h) - 1) of it to the next x. On evenly spaced time steps the first
     step goes from sqrt(alpha-bar) = 5e-5 to 0.06 (25 steps), where exp(h) is above 1000: the network's error replaces
-    the drawn noise, and a deterministic solver never gets rid of it. With evenly spaced lambdas the factor is the same
-    in all steps, and it falls with the number of steps. So that none are spent where nothing can be known about the
-    token, the walk starts at the first time with sqrt(alpha-bar) >= MIN_SIGNAL; tokens have unit variance, so that
-    noisier times know less than log(1 + MIN_SIGNAL^2) / 2 nats about a value. DPM-Solver clips the cosine schedule for
-    the same reason. The start is exact nevertheless: as with zero terminal signal-to-noise ratio (arXiv 2305.08891),
-    the drawn noise has no signal in it. The network sees it at the first kept time, and its estimate of x_0 is put
-    under that same noise: x = sqrt(alpha-bar) x_0 + sqrt(1 - alpha-bar) noise, which multiplies no error by anything.
+    the drawn noise, and a deterministic solver never gets rid of it. Three things keep the error small:
+
+    - With evenly spaced lambdas the factor is the same in all steps and falls with their number.
+    - The first step leads from the noisiest time, where next to nothing can be known about the token, straight to the
+      first time with sqrt(alpha-bar) >= MIN_SIGNAL. DPM-Solver clips the cosine schedule for the same reason. What is
+      left out is of second order in MIN_SIGNAL.
+    - Estimates are shrunk by the network's error, which that first step shows: tokens have unit variance, so that
+      nothing that can be known about one has a mean square above 1 (over its D values). What the first estimate has
+      above it is the error, times (1 - alpha-bar) / alpha-bar, and gives e^2. From an estimate with the error variance
+      e^2 (1 - alpha-bar) / alpha-bar and the prior N(0, 1), the posterior mean of a token is
+      x_0 / (1 + e^2 (1 - alpha-bar) / alpha-bar): close to 0 in the first step, unless the network is nearly perfect,
+      and close to x_0 once the signal is well above e. A network without error is not touched. Guidance magnifies e and
+      is counted in, as the estimate is the guided one.
 
     Args:
         training: all steps of training.
@@ -81,10 +87,10 @@ def ddim(schedule: DiffusionSchedule, predict: Predict, noise: Tensor, sampling:
     Takes one draw, the starting noise; the temperature multiplies it.
     """
     eps = sampling.temperature * noise[:, 0]
-    x_0, _, _ = _estimate(schedule, predict, eps, schedule.num_steps - 1, sampling.x0_limit)
+    x_0, error = _start(schedule, predict, eps, sampling.x0_limit)
     for k in reversed(range(schedule.num_steps - 1)):
         alpha, sigma = _signal_and_noise(schedule, k)
-        x_0, eps, _ = _estimate(schedule, predict, alpha * x_0 + sigma * eps, k, sampling.x0_limit)
+        x_0, eps, _ = _estimate(schedule, predict, alpha * x_0 + sigma * eps, k, sampling.x0_limit, error)
     return x_0
 
 
@@ -118,7 +124,7 @@ def _multistep(
 ) -> Tensor:
     """Extrapolate x_0 from its last two estimates; by the flow or, with draws [M, S - 1, D], by the SDE."""
     last = schedule.num_steps - 1
-    x_0, _, _ = _estimate(schedule, predict, start, last, sampling.x0_limit)
+    x_0, error = _start(schedule, predict, start, sampling.x0_limit)
     alpha, sigma = _signal_and_noise(schedule, last)
     x = alpha * x_0 + sigma * start
     previous, previous_h = x_0, math.inf  # makes the first step one of first order
@@ -134,8 +140,22 @@ def _multistep(
             x = next_sigma / sigma * math.exp(-h) * x + next_alpha * share * target
             x = x + next_sigma * math.sqrt(share) * draws[:, draw]
         previous, previous_h, alpha, sigma = x_0, h, next_alpha, next_sigma
-        x_0, _, _ = _estimate(schedule, predict, x, k, sampling.x0_limit)
+        x_0, _, _ = _estimate(schedule, predict, x, k, sampling.x0_limit, error)
     return x_0
+
+
+def _start(
+    schedule: DiffusionSchedule, predict: Predict, noise: Tensor, x0_limit: float | None
+) -> tuple[Tensor, Tensor]:
+    """Estimate of x_0 [M, D] from noise alone, and the mean squared error [M, 1] of the predicted noise.
+
+    See `kept_steps`: what the estimate's mean square has above 1 is the network's error, magnified.
+    """
+    k = schedule.num_steps - 1
+    x_0, _, _ = _estimate(schedule, predict, noise, k, x0_limit)
+    alpha, sigma = _signal_and_noise(schedule, k)
+    excess = (x_0.square().mean(dim=1, keepdim=True) - 1).clamp(min=0)
+    return x_0 / (1 + excess), excess * (alpha / sigma) ** 2
 
 
 def _signal_and_noise(schedule: DiffusionSchedule, k: int) -> tuple[float, float]:
@@ -145,13 +165,30 @@ def _signal_and_noise(schedule: DiffusionSchedule, k: int) -> tuple[float, float
 
 
 def _estimate(
-    schedule: DiffusionSchedule, predict: Predict, x: Tensor, k: int, x0_limit: float | None
+    schedule: DiffusionSchedule,
+    predict: Predict,
+    x: Tensor,
+    k: int,
+    x0_limit: float | None,
+    error: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Estimate of x_0, the noise that goes with it, and the variance output, at x_k."""
+    """Estimate of x_0, the noise that goes with it, and the variance output, at x_k.
+
+    Args:
+        schedule: the kept steps.
+        predict: the network.
+        x: x_k [M, D].
+        k: the step.
+        x0_limit: see HeadSampling.
+        error: mean squared error of the predicted noise [M, 1], to shrink the estimate by; None trusts the network.
+    """
     eps, v = predict(x, k)
     alpha, sigma = _signal_and_noise(schedule, k)
     x_0 = (x - sigma * eps) / alpha
     if x0_limit is not None:
         x_0 = x_0.clamp(-x0_limit, x0_limit)
+    if error is not None:
+        x_0 = x_0 / (1 + error * (sigma / alpha) ** 2)
+    if x0_limit is not None or error is not None:
         eps = (x - alpha * x_0) / sigma
     return x_0, eps, v

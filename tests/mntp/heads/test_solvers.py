@@ -23,14 +23,14 @@ MIXTURE = ([0.35, 0.65], [-0.9, 0.6], [0.4, 0.5])
 # Largest relative error of the standard deviation and largest absolute error of a quantile of the mixture, at the
 # numbers of steps in STEPS. DDIM is of first order; the other two reach 1 % at 25 steps and 0.5 % at 50.
 DEVIATION = {
-    "ddim": (0.35, 0.26, 0.18, 0.085, 0.045),
-    "dpmpp_2m": (0.02, 0.04, 0.03, 0.01, 0.004),
-    "sde_dpmpp_2m": (0.11, 0.025, 0.055, 0.022, 0.01),
+    "ddim": (0.38, 0.275, 0.18, 0.085, 0.045),
+    "dpmpp_2m": (0.05, 0.04, 0.03, 0.01, 0.004),
+    "sde_dpmpp_2m": (0.15, 0.025, 0.055, 0.022, 0.01),
 }
 QUANTILE = {
-    "ddim": (0.35, 0.26, 0.17, 0.08, 0.04),
-    "dpmpp_2m": (0.09, 0.09, 0.045, 0.012, 0.004),
-    "sde_dpmpp_2m": (0.14, 0.13, 0.095, 0.03, 0.02),
+    "ddim": (0.42, 0.28, 0.17, 0.08, 0.04),
+    "dpmpp_2m": (0.12, 0.08, 0.045, 0.012, 0.004),
+    "sde_dpmpp_2m": (0.21, 0.13, 0.095, 0.03, 0.02),
 }
 
 
@@ -66,7 +66,7 @@ def test_a_mixture_has_its_quantiles_at_few_steps(solver: str, steps: int) -> No
 @pytest.mark.parametrize("scale", [0.1, 1.0, 2.0])
 def test_the_deviation_of_other_gaussians(solver: str, steps: int, scale: float) -> None:
     x = tokens(Mixture([1.0], [0.7], [scale]), solver, steps)
-    error = {"ddim": 2.05 / steps, "dpmpp_2m": 0.06 * (6 / steps) ** 0.5, "sde_dpmpp_2m": 0.16 * 6 / steps}[solver]
+    error = {"ddim": 2.3, "dpmpp_2m": 0.75, "sde_dpmpp_2m": 1.5}[solver] / steps
     assert float(x.std()) == pytest.approx(scale, rel=error)
 
 
@@ -128,7 +128,8 @@ def linear_error(solver: str, steps: int, scale: float) -> float:
     p = scale^2 r^2 / (scale^2 r^2 + 1); by log r, the flow is u' = p u and u grows as sqrt(scale^2 r^2 + 1). Tokens are
     linear in all draws, so that a draw of 1 at a time gives the deviation of the SDE's tokens without sampling error.
     """
-    schedule = kept_steps(FINE, solver, steps)
+    kept = kept_steps(FINE, solver, steps + 1)  # without the noisiest: jumping from there costs a little, always
+    schedule = DiffusionSchedule.from_betas(kept.betas[:-1], kept.timesteps[:-1])
     ratio, sigma = (schedule.alpha_bar / (1 - schedule.alpha_bar)).sqrt(), (1 - schedule.alpha_bar).sqrt()
     share = scale**2 * ratio**2 / (scale**2 * ratio**2 + 1)
 
@@ -163,18 +164,57 @@ def test_a_networks_error_is_not_magnified(solver: str, steps: int) -> None:
     assert float((wrong - exact).square().mean().sqrt()) < 5 * 0.05
 
 
+def test_estimates_are_shrunk_by_what_the_first_one_shows_of_the_error() -> None:
+    """Three steps of DDIM written out, for a token whose first estimate is too large and one where it isn't."""
+    schedule, seen = TRAINING.spaced_by_log_snr(3), list[Tensor]()
+    alpha, sigma = schedule.alpha_bar.sqrt().tolist(), (1 - schedule.alpha_bar).sqrt().tolist()
+    noise = torch.tensor([[[0.3, -1.0]], [[0.5, 0.2]]], dtype=torch.float64)
+    claimed = torch.tensor(
+        [[[0.7, -0.4], [0.6, 0.9]], [[0.8, 0.1], [-0.3, 0.6]], [[3000, -1000], [0.2, -1.1]]]
+    ).double()
+
+    def predict(x: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        seen.append(x)
+        return (x - alpha[k] * claimed[k]) / sigma[k], x
+
+    x = SOLVERS["ddim"](schedule, predict, noise, HeadSampling(3))
+    excess = torch.tensor([[5e6 - 1], [0.0]], dtype=torch.float64)  # the mean square of 3000 and -1000 is 5e6
+    kept = [1 / (1 + excess * (alpha[2] / sigma[2] * sigma[k] / alpha[k]) ** 2) for k in range(3)]
+    assert 0.2 < float(kept[1][0]) < 0.8
+    x_1 = alpha[1] * kept[2] * claimed[2] + sigma[1] * noise[:, 0]
+    x_0 = alpha[0] * kept[1] * claimed[1] + sigma[0] * (x_1 - alpha[1] * kept[1] * claimed[1]) / sigma[1]
+    for found, expected in zip([*seen, x], [noise[:, 0], x_1, x_0, kept[0] * claimed[0]], strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("solver", ["ddim", "dpmpp_2m"])
+def test_a_constant_error_at_the_noisy_end_moves_tokens_by_a_fraction_of_it(solver: str) -> None:
+    """0.2 too much in the predicted noise of the noisier half of the way, tokens N(0, 0.5^2)."""
+    network, noise = Mixture([1.0], [0.0], [0.5]), normal_noise(500, 1)[:, :, None]
+    schedule = kept_steps(TRAINING, solver, 25)
+
+    def drawn(error: float) -> Tensor:
+        def predict(x: Tensor, k: int) -> tuple[Tensor, Tensor]:
+            alpha_bar = float(schedule.alpha_bar[k])
+            return network.noise(x, alpha_bar) + error * (alpha_bar < 0.1), x
+
+        return SOLVERS[solver](schedule, predict, noise, HeadSampling(25))
+
+    moved = float((drawn(-0.2) - drawn(0.0)).mean())
+    assert 0 < moved < 0.5 * 0.2
+
+
 @pytest.mark.parametrize("steps", [2, 6, 25, 100, 500, 967, 990, 1000])
 def test_steps_spaced_by_log_snr(steps: int) -> None:
     kept = TRAINING.spaced_by_log_snr(steps)
     times = kept.timesteps
-    assert len(times) == steps and times[0] == 0 and (times.diff() > 0).all()
-    assert torch.equal(kept.alpha_bar, TRAINING.alpha_bar[times]) or torch.allclose(
-        kept.alpha_bar, TRAINING.alpha_bar[times], rtol=1e-12
-    )
-    if steps <= 967:
-        assert float(TRAINING.alpha_bar[times[-1]].sqrt()) >= 0.05 > float(TRAINING.alpha_bar[times[-1] + 1].sqrt())
+    assert len(times) == steps and times[0] == 0 and times[-1] == 999 and (times.diff() > 0).all()
+    torch.testing.assert_close(kept.alpha_bar, TRAINING.alpha_bar[times], rtol=1e-7, atol=0)
+    if 3 <= steps <= 900:
+        last = int(times[-2])
+        assert float(TRAINING.alpha_bar[last].sqrt()) >= 0.1 > float(TRAINING.alpha_bar[last + 1].sqrt())
     if 6 <= steps <= 100:
-        gaps = torch.log(kept.alpha_bar / (1 - kept.alpha_bar)).diff()
+        gaps = torch.log(kept.alpha_bar / (1 - kept.alpha_bar)).diff()[:-1]
         clean = int((times.diff() == 1).sum()) + 1  # there the schedule itself is coarser than the spacing
         assert float(gaps[clean:].max() / gaps[clean:].min()) < 1.5
 
