@@ -146,7 +146,7 @@ def linear_error(solver: str, steps: int, scale: float) -> float:
     return abs(float(x - share[0] * u / ratio[0]))
 
 
-@pytest.mark.parametrize("scale", [0.5, 2.0])
+@pytest.mark.parametrize("scale", [0.3, 0.7])
 @pytest.mark.parametrize(("solver", "order"), [("ddim", 1), ("dpmpp_2m", 2), ("sde_dpmpp_2m", 2)])
 def test_the_order_of_a_solver(solver: str, order: int, scale: float) -> None:
     errors = [linear_error(solver, steps, scale) for steps in (50, 100, 200)]
