@@ -25,6 +25,7 @@ COMMANDS = {
     "schedules": ("experiments.commands.schedules", "schedules", "draw the mask schedules of a matrix"),
     "bench load": ("experiments.bench.load", "load", "measure how fast clips are read, beside what training takes"),
     "bench head": ("experiments.bench.head", "head", "measure the solvers of the diffusion head"),
+    "bench solvers": ("experiments.bench.solvers", "solvers", "draw the error of each solver by its number of steps"),
     "bench sample": ("experiments.bench.sample", "sample", "measure how fast tokens are drawn, beside a plain variant"),
     "bench train": ("experiments.bench.train", "train", "measure a config's training step beside its plain variant"),
     "weights list": ("experiments.commands.weights", "list_weights", "show the public checkpoints that scores need"),

@@ -22,8 +22,9 @@ class HeadSampling:
             ignores it.
         solver: one of the head's `solvers`; None takes the first of them.
         temperature: 1 draws from the model. What it scales is said by each head (Figure 6b: the injected noise).
-        x0_limit: cuts the head's intermediate estimates of a token at +-x0_limit (tokens have unit variance); None,
-            as in MAR and the paper, cuts nothing. Models trained for minutes need it.
+        x0_limit: clamps the head's intermediate estimates of a token to +-x0_limit (tokens have unit variance). With
+            None, as in MAR and the paper, nothing is clamped. Ancestral sampling from models that were trained for
+            minutes needs it.
         guided_steps: the part of the way from noise (0) to token (1) whose steps are guided; the others cost half
             (limited intervals of guidance: arXiv 2404.07724). MAR and the paper guide all.
 

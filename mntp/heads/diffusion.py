@@ -14,7 +14,7 @@ from mntp.heads.base import Head, HeadSampling
 from mntp.heads.denoiser import MLPDenoiser, guided_denoiser
 from mntp.heads.likelihood import discretised_log_likelihood, normal_kl
 from mntp.heads.schedules import DiffusionSchedule, table_on
-from mntp.heads.solvers import SOLVERS, STOCHASTIC
+from mntp.heads.solvers import SOLVERS, STOCHASTIC, kept_steps
 
 
 class DiffusionHead(Head):
@@ -72,7 +72,7 @@ class DiffusionHead(Head):
     def check(self, sampling: HeadSampling) -> None:
         """Refuse an unknown solver, or more or fewer steps than the schedule can keep."""
         super().check(sampling)
-        self.schedule.respaced(sampling.num_diffusion_steps)
+        kept_steps(self.schedule, self.solver(sampling), sampling.num_diffusion_steps)
 
     def num_draws(self, sampling: HeadSampling) -> int:
         """One for each step with the stochastic solvers, the starting noise alone with the deterministic ones."""
@@ -88,14 +88,14 @@ class DiffusionHead(Head):
         z_uncond: Tensor | None = None,
         guidance_scale: float | Tensor = 1.0,
     ) -> Tensor:
-        """Solve from noise to token on the respaced schedule, guided on the predicted noise.
+        """Solve from noise to token on the steps that the solver keeps, guided on the predicted noise.
 
-        Under guidance the variance of `ancestral` comes from the conditional branch. At the noisy end the estimate of
-        x_0 is the network's error times 1 / sqrt(alpha-bar), up to 2e4: a network that is not trained to the end
-        needs `x0_limit`, which MAR and the paper do without.
+        Under guidance the variance of `ancestral` comes from the conditional branch. The first steps of `ancestral`
+        divide the network's error by sqrt(alpha-bar), which is 5e-5 there: a network that is not trained to the end
+        needs `x0_limit`, which MAR and the paper do without. The other solvers start later (see `kept_steps`).
         """
-
-        schedule = self.schedule.respaced(sampling.num_diffusion_steps)
+        solver = self.solver(sampling)
+        schedule = kept_steps(self.schedule, solver, sampling.num_diffusion_steps)
         last = schedule.num_steps - 1
         denoise = guided_denoiser(
             self.net,
@@ -110,7 +110,7 @@ class DiffusionHead(Head):
             guided, conditional = denoise(x, k)
             return guided[:, : self.token_dim], conditional[:, self.token_dim :]
 
-        return SOLVERS[self.solver(sampling)](schedule, predict, noise, sampling)
+        return SOLVERS[solver](schedule, predict, noise, sampling)
 
     def _bound(self, x: Tensor, x_t: Tensor, t: Tensor, eps: Tensor, v: Tensor) -> Tensor:
         """Bound term in nats [M, D]: KL of the posteriors, at t = 0 the discretised likelihood of x."""

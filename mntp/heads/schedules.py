@@ -13,6 +13,7 @@ from torch import Tensor
 
 COSINE_OFFSET = 0.008
 MAX_BETA = 0.999
+MIN_SIGNAL = 0.1  # square root of alpha-bar below which solvers other than MAR's keep the noisiest step alone
 
 
 @functools.cache
@@ -80,15 +81,41 @@ class DiffusionSchedule:
         return len(self.betas)
 
     def respaced(self, num_steps: int) -> "DiffusionSchedule":
-        """Keep `num_steps` evenly spaced steps, the first and the last among them, at their own alpha-bar.
+        """Keep `num_steps` evenly spaced steps, the first and the last among them, at their own alpha-bar (MAR's way).
 
         Raises:
             ValueError: `num_steps` is not in 2 .. S.
         """
+        self._check(num_steps)
+        stride = (self.num_steps - 1) / (num_steps - 1)
+        return self._keep(torch.tensor([round(k * stride) for k in range(num_steps)]))
+
+    def spaced_by_log_snr(self, num_steps: int) -> "DiffusionSchedule":
+        """Keep the noisiest step and those nearest to evenly spaced log signal-to-noise ratios.
+
+        The others reach from the first step to the last whose signal level, the square root of alpha-bar, is at least
+        MIN_SIGNAL. Where the schedule itself is coarser than the spacing, steps next to each other are kept; only if
+        there are too few of them, noisier ones are.
+
+        Raises:
+            ValueError: `num_steps` is not in 2 .. S.
+        """
+        self._check(num_steps)
+        log_snr = torch.log(self.alpha_bar / (1 - self.alpha_bar))
+        index = torch.arange(num_steps - 1)
+        last = max(int((self.alpha_bar.sqrt() >= MIN_SIGNAL).sum()), len(index)) - 1
+        wanted = torch.linspace(float(log_snr[0]), float(log_snr[last]), len(index), dtype=torch.float64)
+        nearest = (log_snr - wanted[:, None]).abs().argmin(dim=1)
+        # No step twice: those before step k take k places, those after it leave the rest.
+        shift = torch.cummax(nearest - index, dim=0).values.clamp(max=last + 1 - len(index))
+        return self._keep(torch.cat([index + shift, torch.tensor([self.num_steps - 1])]))
+
+    def _check(self, num_steps: int) -> None:
         if not 2 <= num_steps <= self.num_steps:
             raise ValueError(f"decoding.num_diffusion_steps: expected 2 to {self.num_steps}, got {num_steps}")
-        stride = (self.num_steps - 1) / (num_steps - 1)
-        kept = torch.tensor([round(k * stride) for k in range(num_steps)])
+
+    def _keep(self, kept: Tensor) -> "DiffusionSchedule":
+        """The schedule of the steps `kept`, in rising order."""
         alpha_bar = self.alpha_bar[kept]
         previous = torch.cat([torch.ones(1, dtype=torch.float64), alpha_bar[:-1]])
         return DiffusionSchedule.from_betas(1 - alpha_bar / previous, self.timesteps[kept])

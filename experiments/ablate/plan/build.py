@@ -21,6 +21,7 @@ from experiments.ablate.plan.plan_file import Plan, PlannedCell, PlannedTable
 from experiments.config.nodes import SEED_KEYS, class_name, look_up
 from experiments.runs.record import final_checkpoint
 from experiments.scoring.protocol import Protocol, protocol_hash
+from mntp.heads import HEADS
 from mntp.io.fingerprint import file_digest, hash_json
 
 TRAINED_SYSTEM = "mntp.initial_weights.TrainedSystem"
@@ -302,9 +303,17 @@ def _protocol(cell: Cell, config: dict[str, Any], shared: dict[str, str]) -> Pro
         "source": cell.row.source,
         "seed": evaluation.seed,
         "batch_size": evaluation.batch_size,
-        "decoding": look_up(config, "model.init_args.decoding") if cell.row.source == "model" else None,
+        "decoding": _decoding(config) if cell.row.source == "model" else None,
     }
     return {"scoring": scoring, "generation": generation}
+
+
+def _decoding(config: dict[str, Any]) -> Any:
+    """The settings of decoding; the solver that a head takes by default is null, also where it is named."""
+    decoding = look_up(config, "model.init_args.decoding")
+    head = HEADS.get(class_name(look_up(config, "model.init_args.head")))
+    is_default = isinstance(decoding, dict) and head is not None and decoding.get("solver") == head.solvers[0]
+    return {**decoding, "solver": None} if is_default else decoding
 
 
 def _planned(

@@ -242,3 +242,36 @@ def test_the_mixtures_loss_is_the_density_written_out() -> None:
                 term *= math.exp(-(((float(x[row, d]) - mean) / scale) ** 2) / 2) / (scale * math.sqrt(2 * math.pi))
             density += term
         assert float(losses[row]) == pytest.approx(-math.log(density) / D, rel=1e-10)
+
+
+@pytest.mark.parametrize("solver", ["euler", "heun"])
+def test_the_flows_limit_bounds_its_estimate_of_the_token(solver: str) -> None:
+    """Two steps with a network of known velocities, written out: the estimate of the token is x + (1 - t) v."""
+    velocities = {0.0: 3.0, 500.0: -4.0}  # by time, as the network is told it
+
+    def network(x: Tensor, t: Tensor, z: Tensor) -> Tensor:
+        return torch.full_like(x, velocities[float(t[0])])
+
+    head = FlowMatchingHead(1, 1, width=8, depth=1)
+    head.net = Played(network)  # type: ignore[assignment]  # plays the network
+    noise = torch.tensor([[[0.5]], [[-2.5]], [[-0.2]]], dtype=torch.float64)
+
+    def drawn(limit: float | None) -> list[float]:
+        x = head.sample(torch.zeros(3, 1), noise, HeadSampling(2, solver, x0_limit=limit))
+        return [float(value) for value in x[:, 0]]
+
+    def clipped(x: float, t: float, limit: float) -> float:
+        estimate = x + (1 - t) * velocities[1000 * t]
+        return (max(-limit, min(limit, estimate)) - x) / (1 - t)
+
+    expected = []
+    for x in (0.5, -2.5, -0.2):
+        first = clipped(x, 0.0, 1.5)
+        if solver == "heun":
+            first = (first + clipped(x + first / 2, 0.5, 1.5)) / 2
+        x = x + first / 2
+        expected.append(x + clipped(x, 0.5, 1.5) / 2)
+    assert drawn(1.5) == pytest.approx(expected, abs=1e-12)
+    assert max(abs(value) for value in drawn(1.5)) <= 1.5 + 1e-12
+    assert drawn(100.0) == pytest.approx(drawn(None), abs=1e-12)
+    assert drawn(1.5) != pytest.approx(drawn(None), abs=0.1)

@@ -49,6 +49,7 @@ GUIDANCE_SCHEDULE, CONVENTION = (f"model.init_args.decoding.guidance.{key}" for 
 COMPONENTS = f"{RATIO}.init_args.components"
 SOLVER = "model.init_args.decoding.solver"
 DIFFUSION_STEPS = "model.init_args.decoding.num_diffusion_steps"
+OTHER_SOLVERS = ("ddim", "dpmpp_2m", "sde_dpmpp_2m")
 GUIDED = "model.init_args.decoding.guided_steps"
 AT_ONCE = "model.init_args.decoding.tokens_per_call"
 GROWING = "model.init_args.decoding.ramp"
@@ -88,14 +89,16 @@ DIFFERS: dict[tuple[str, str], tuple[tuple[str, str], set[str]]] = {  # row: (co
     ("heads", "flow_matching"): (("table3", "G"), {"model.init_args.head"}),
     ("heads", "mixture"): (("table3", "G"), {"model.init_args.head"}),
     ("solvers", "ancestral_100"): (("table3", "G"), {SOLVER, DIFFUSION_STEPS}),
-    ("solvers", "ancestral_25"): (("table3", "G"), {SOLVER}),  # named, and micro's own steps
-    ("solvers", "ancestral_12"): (("solvers", "ancestral_25"), {DIFFUSION_STEPS}),
+    ("solvers", "ancestral_25"): (("table3", "G"), set()),  # the default solver by its name, and micro's own steps
+    **{("solvers", f"ancestral_{n}"): (("solvers", "ancestral_100"), {DIFFUSION_STEPS}) for n in (12, 50)},
     **{("solvers", f"guided_{part}"): (("solvers", "ancestral_100"), {GUIDED}) for part in ("early", "late")},
     ("solvers", "ddim_100"): (("solvers", "ancestral_100"), {SOLVER}),
-    ("solvers", "ddim_25"): (("solvers", "ddim_100"), {DIFFUSION_STEPS}),
-    ("solvers", "dpmpp_2m_25"): (("solvers", "ddim_25"), {SOLVER}),
-    ("solvers", "sde_dpmpp_2m_25"): (("solvers", "ddim_25"), {SOLVER}),
-    ("solvers", "sde_dpmpp_2m_12"): (("solvers", "sde_dpmpp_2m_25"), {DIFFUSION_STEPS}),
+    **{("solvers", f"{name}_25"): (("solvers", "ancestral_25"), {SOLVER}) for name in OTHER_SOLVERS},
+    **{
+        ("solvers", f"{name}_{steps}"): (("solvers", f"{name}_25"), {DIFFUSION_STEPS})
+        for name in OTHER_SOLVERS
+        for steps in (8, 12, 50)
+    },
     ("parallel", "1"): (("table3", "G"), set()),
     **{("parallel", k): (("table3", "G"), {AT_ONCE}) for k in ("2", "4", "8")},
     **{("parallel", f"growing_{k}"): (("parallel", k), {GROWING}) for k in ("4", "8")},
