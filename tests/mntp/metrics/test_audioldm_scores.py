@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mntp.metrics.audioldm_scores import ToolkitScores
-from mntp.metrics.bootstrap import draw_clips
 from mntp.metrics.kernel import kernel_distance
 from mntp.metrics.networks.cnn14 import Cnn14
 from mntp.metrics.networks.vggish import VGGish
@@ -42,9 +41,8 @@ def toolkit() -> ToolkitScores:
     return ToolkitScores(Cnn14(width=1, num_classes=NUM_CLASSES), VGGish(width=1, num_hidden=2), None)
 
 
-def compute(reference: Heard, generated: Heard, text: Tensor | None = None, num_replicates: int = 0) -> dict[str, Any]:
-    draws = draw_clips(len(reference["logits"]), num_replicates)
-    return toolkit().compute(reference, generated, text, draws)
+def compute(reference: Heard, generated: Heard, text: Tensor | None = None) -> dict[str, Any]:
+    return toolkit().compute(reference, generated, text)
 
 
 def value(name: str, reference: Heard, generated: Heard) -> float:
@@ -168,7 +166,7 @@ def test_is_averages_ten_splits_of_the_toolkits_permutation() -> None:
 
 def test_is_of_fewer_clips_than_splits_is_missing_and_the_rest_is_there() -> None:
     scores = compute(heard(0, 9), heard(1, 9))
-    assert set(scores) == {"fd", "fad", "kl", "kid"}
+    assert set(scores) == {"fd", "kad", "fad", "fad_jackknife", "kl", "kid"}
     assert "is" in compute(heard(0, 10), heard(1, 10))
 
 
@@ -207,17 +205,45 @@ def test_captions_of_other_clips_lower_clap() -> None:
     assert wrong < right - 0.3
 
 
-def test_replicates_are_the_scores_of_the_resampled_clips() -> None:
-    """But for the order of the splits of IS, which is that of the draws; KID has none."""
+def test_pseudo_values_are_those_of_the_scores_without_each_clip() -> None:
+    """But for IS, whose splits keep their clips, and KID, whose cross term has other weights."""
     reference, generated = heard(0), heard(1)
     text = torch.randn(NUM_CLIPS, 8, generator=torch.Generator().manual_seed(9))
-    scores = compute(reference, generated, text, num_replicates=3)
-    assert len(scores["kid"].replicates) == 0
-    for replicate, drawn in enumerate(draw_clips(NUM_CLIPS, 3).tolist()):
-        again = [{name: [clips[clip] for clip in drawn] for name, clips in h.items()} for h in (reference, generated)]
-        expected = compute(*again, text[drawn])
+    scores = compute(reference, generated, text)
+    kept = [[clip for clip in range(NUM_CLIPS) if clip != left] for left in (0, 1, 33)]
+    for rows, left in zip(kept, (0, 1, 33), strict=True):
+        again = [{name: [clips[clip] for clip in rows] for name, clips in h.items()} for h in (reference, generated)]
+        without = compute(*again, text[rows])
         for name in ("fd", "fad", "kl", "clap"):
-            found = scores[name].replicates[replicate].item()
-            assert found == pytest.approx(expected[name].value, rel=1e-6), name
-    shares = scores["is"].replicates
-    assert ((shares >= 1) & (shares <= NUM_CLASSES)).all() and shares.std() > 0
+            pseudo = NUM_CLIPS * scores[name].value - (NUM_CLIPS - 1) * without[name].value
+            shift = scores[name].value - mean_pseudo_value(name, reference, generated, text)
+            assert scores[name].clips[left].item() == pytest.approx(pseudo + shift, rel=1e-6), name
+    assert len(scores["is"].clips) == len(scores["kid"].clips) == NUM_CLIPS
+    for name, score in scores.items():
+        assert score.clips.mean().item() == pytest.approx(score.value, rel=1e-9), name
+
+
+def mean_pseudo_value(name: str, reference: Heard, generated: Heard, text: Tensor) -> float:
+    """Of all clips, by computing the score anew without each."""
+    whole, without = compute(reference, generated, text)[name].value, []
+    for left in range(NUM_CLIPS):
+        rows = [clip for clip in range(NUM_CLIPS) if clip != left]
+        again = [{key: [clips[clip] for clip in rows] for key, clips in h.items()} for h in (reference, generated)]
+        without.append(compute(*again, text[rows])[name].value)
+    return float(NUM_CLIPS * whole - (NUM_CLIPS - 1) * np.mean(without))
+
+
+def test_the_corrected_fad_is_the_jackknifes_and_only_raw_distances_are_not_compared() -> None:
+    reference, generated = heard(0), heard(1, rows_a_clip=(2, 4))
+    text = torch.randn(NUM_CLIPS, 8, generator=torch.Generator().manual_seed(9))
+    scores = compute(reference, generated, text)
+    expected = mean_pseudo_value("fad", reference, generated, text)
+    assert scores["fad_jackknife"].value == pytest.approx(expected, rel=1e-6)
+    assert scores["fad_jackknife"].value < scores["fad"].value
+    assert {name for name, score in scores.items() if not score.comparable} == {"fd", "fad"}
+
+
+def test_few_clips_are_warned_of() -> None:
+    assert toolkit().warnings(256) == []
+    (warning,) = toolkit().warnings(255)
+    assert "255 clips are few: below 256" in warning
