@@ -37,6 +37,7 @@ class ToolkitScores(ScoreSet):
 
     kind = "audioldm"
     scores = ("fd", "kad", "fad", "fad_jackknife", "kl", "is", "clap", "kid")
+    text_scores = ("clap",)
     min_clips = 256  # twice VGGish's features
 
     def __init__(self, cnn14: Cnn14, vggish: VGGish, clap: ClapScorer | None) -> None:
@@ -80,4 +81,4 @@ def kid(generated: Tensor, reference: Tensor) -> Score:
     """The toolkit's kernel distance, with the spread of the unbiased one over all clips."""
     value, _ = kernel_distance(generated, reference)
     kernels = (cubic_kernel(*pair) for pair in ((generated, generated), (reference, reference), (generated, reference)))
-    return as_defined(value, *paired_discrepancy(*kernels), comparable=True, floor=0.0)
+    return as_defined(value, paired_discrepancy(*kernels)[1], floor=0.0)

@@ -54,7 +54,7 @@ def distances_without_each_clip(
     Leaving out r rows takes a matrix U U^T of rank r from a covariance. Let sigma be the singular values of the cross
     product whose nuclear norm the distance holds, X and Y [rows, rank] the clip's rows in its singular vectors. Then
 
-        tr (S - U U^T)(T - W W^T))^1/2 - tr (S T)^1/2 = 1/pi int_0^inf log det D(s) ds,
+        tr ((S - U U^T) (T - W W^T))^1/2 - tr (S T)^1/2 = 1/pi int_0^inf log det D(s) ds,
         D(s) = [[1 - X P X^T, s X Q Y^T], [-s Y Q X^T, 1 - Y P Y^T]],
         P = sigma^2 / (sigma^2 + s^2), Q = sigma / (sigma^2 + s^2),
 

@@ -53,45 +53,47 @@ def corrected(whole: float, left_out: Tensor, floor: float = -math.inf) -> Score
         whole: the score of all clips.
         left_out: [n] the score without each of them.
         floor: as of `Score`.
-    """
-    clips = pseudo_values(whole, left_out)
-    return Score(clips.mean().item(), clips, floor=floor)
-
-
-def as_defined(value: float, whole: float, left_out: Tensor, comparable: bool, floor: float = -math.inf) -> Score:
-    """A score with the bias that its definition has: the jackknife gives the spread alone.
-
-    Args:
-        value: the score.
-        whole: what was jackknifed, of all clips: the score itself or an estimate of the same quantity.
-        left_out: [n] that without each clip.
-        comparable: as of `Score`.
-        floor: as of `Score`.
-    """
-    clips = pseudo_values(whole, left_out)
-    return Score(value, clips + (value - clips.mean()), comparable, floor)
-
-
-def pseudo_values(whole: float, left_out: Tensor) -> Tensor:
-    """Pseudo-values [n] of a statistic, from its value and those without each clip [n].
 
     Raises:
         ValueError: there are fewer than three clips.
     """
-    num_clips = len(left_out)
-    if num_clips < MIN_CLIPS:
-        raise ValueError(f"intervals need at least {MIN_CLIPS} clips, got {num_clips}: add clips")
-    return num_clips * whole - (num_clips - 1) * left_out.double()
+    num_clips = _count(left_out)
+    clips = num_clips * whole - (num_clips - 1) * left_out.double()  # pseudo-values
+    return Score(clips.mean().item(), clips, floor=floor)
+
+
+def as_defined(value: float, left_out: Tensor, comparable: bool = True, floor: float = -math.inf) -> Score:
+    """A score with the bias that its definition has: the jackknife gives the spread alone.
+
+    Args:
+        value: the score of all clips.
+        left_out: [n] the score without each of them, or an estimate of the same quantity.
+        comparable: as of `Score`.
+        floor: as of `Score`.
+
+    Raises:
+        ValueError: there are fewer than three clips.
+    """
+    left_out = left_out.double()
+    return Score(value, value - (_count(left_out) - 1) * (left_out - left_out.mean()), comparable, floor)
 
 
 def ratio_pseudo_values(totals: Tensor, counts: Tensor) -> Tensor:
-    """Pseudo-values [n] of a mean over all values of all clips, shifted so that their mean is that mean.
+    """Pseudo-values [n] of a mean over all values of all clips; their own mean is that mean. [0] of less than 3 clips.
 
     Args:
         totals: [n] sum of each clip's values.
         counts: [n] number of each clip's values.
     """
+    if len(totals) < MIN_CLIPS:  # of a held-out set, which needn't have any: no reason to refuse its run
+        return torch.empty(0, dtype=torch.float64)
     totals, counts = totals.double(), counts.double()
     whole = (totals.sum() / counts.sum()).item()
     left_out = (totals.sum() - totals) / (counts.sum() - counts)
-    return as_defined(whole, whole, left_out, comparable=True).clips
+    return as_defined(whole, left_out).clips
+
+
+def _count(left_out: Tensor) -> int:
+    if len(left_out) < MIN_CLIPS:
+        raise ValueError(f"intervals need at least {MIN_CLIPS} clips, got {len(left_out)}: add clips")
+    return len(left_out)

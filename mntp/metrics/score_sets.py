@@ -36,11 +36,13 @@ class ScoreSet(ABC):
     Attributes:
         kind: how the set is asked for.
         scores: names of the scores, in the order in which they are shown.
+        text_scores: those of them that need captions.
         min_clips: number of clips below which `warnings` says something.
     """
 
     kind: ClassVar[str]
     scores: ClassVar[tuple[str, ...]]
+    text_scores: ClassVar[tuple[str, ...]]
     min_clips: ClassVar[int]
 
     @property
@@ -121,6 +123,7 @@ class EmbeddedScores(ScoreSet):
         "coverage_judge",
         "vendi_judge",
     )
+    text_scores = ("text_judge",)
     min_clips = 128  # twice the judge's features
     num_splits = 4
 
@@ -167,7 +170,7 @@ def frechet(x: Sequence[Tensor], y: Sequence[Tensor]) -> tuple[Score, Score]:
     (rows_x, owner_x), (rows_y, owner_y) = _rows(x), _rows(y)
     whole = frechet_distance(rows_x, rows_y)
     left_out = distances_without_each_clip(rows_x, rows_y, owner_x, owner_y)
-    raw = as_defined(whole, whole, left_out, comparable=False, floor=0.0)
+    raw = as_defined(whole, left_out, comparable=False, floor=0.0)
     return raw, corrected(whole, left_out, floor=0.0)
 
 
@@ -177,7 +180,7 @@ def inception(log_p: Tensor, num_splits: int) -> Score:
     value = inception_score(log_p, num_splits)
     if len(log_p) < 2 * num_splits:
         return only_value(value)
-    return as_defined(value, value, scores_without_each_clip(log_p, num_splits), comparable=True, floor=1.0)
+    return as_defined(value, scores_without_each_clip(log_p, num_splits), floor=1.0)
 
 
 def similarity(audio: Sequence[Tensor], text: Tensor) -> Score:

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from mntp.metrics.jackknife import as_defined, corrected, mean_score, pseudo_values, ratio_pseudo_values
+from mntp.metrics.jackknife import as_defined, corrected, mean_score, ratio_pseudo_values
 
 VALUES = torch.tensor([3.0, -1.0, 4.0, 1.5, 9.0], dtype=torch.float64)
 
@@ -16,8 +16,9 @@ def without_each(values: torch.Tensor, statistic) -> torch.Tensor:
 
 
 def test_pseudo_values_of_a_mean_are_the_values() -> None:
-    found = pseudo_values(VALUES.mean().item(), without_each(VALUES, torch.mean))
-    torch.testing.assert_close(found, VALUES)
+    left_out = without_each(VALUES, torch.mean)
+    for score in (corrected(3.3, left_out), as_defined(3.3, left_out)):
+        torch.testing.assert_close(score.clips, VALUES)
     assert mean_score(VALUES.float()).clips.dtype == torch.float64
     assert mean_score(VALUES).value == pytest.approx(3.3)
 
@@ -32,7 +33,7 @@ def test_the_variance_with_divisor_n_loses_its_bias() -> None:
     score = corrected(whole, left_out, floor=0.0)
     assert score.value == pytest.approx(VALUES.var().item())
     assert score.floor == 0 and score.comparable
-    raw = as_defined(whole, whole, left_out, comparable=False)
+    raw = as_defined(whole, left_out, comparable=False)
     assert raw.value == whole and raw.clips.mean().item() == pytest.approx(whole) and not raw.comparable
     torch.testing.assert_close(raw.clips - raw.clips.mean(), score.clips - score.clips.mean())
 
@@ -59,4 +60,5 @@ def test_the_standard_error_is_that_of_the_delta_method() -> None:
 
 def test_two_clips_are_too_few() -> None:
     with pytest.raises(ValueError, match="at least 3 clips, got 2: add clips"):
-        pseudo_values(1.0, torch.ones(2))
+        corrected(1.0, torch.ones(2))
+    assert len(ratio_pseudo_values(torch.ones(2), torch.ones(2))) == 0
