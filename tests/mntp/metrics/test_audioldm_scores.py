@@ -205,40 +205,29 @@ def test_captions_of_other_clips_lower_clap() -> None:
     assert wrong < right - 0.3
 
 
-def test_pseudo_values_are_those_of_the_scores_without_each_clip() -> None:
-    """But for IS, whose splits keep their clips, and KID, whose cross term has other weights."""
-    reference, generated = heard(0), heard(1)
-    text = torch.randn(NUM_CLIPS, 8, generator=torch.Generator().manual_seed(9))
-    scores = compute(reference, generated, text)
-    kept = [[clip for clip in range(NUM_CLIPS) if clip != left] for left in (0, 1, 33)]
-    for rows, left in zip(kept, (0, 1, 33), strict=True):
-        again = [{name: [clips[clip] for clip in rows] for name, clips in h.items()} for h in (reference, generated)]
-        without = compute(*again, text[rows])
-        for name in ("fd", "fad", "kl", "clap"):
-            pseudo = NUM_CLIPS * scores[name].value - (NUM_CLIPS - 1) * without[name].value
-            shift = scores[name].value - mean_pseudo_value(name, reference, generated, text)
-            assert scores[name].clips[left].item() == pytest.approx(pseudo + shift, rel=1e-6), name
-    assert len(scores["is"].clips) == len(scores["kid"].clips) == NUM_CLIPS
-    for name, score in scores.items():
-        assert score.clips.mean().item() == pytest.approx(score.value, rel=1e-9), name
-
-
-def mean_pseudo_value(name: str, reference: Heard, generated: Heard, text: Tensor) -> float:
-    """Of all clips, by computing the score anew without each."""
-    whole, without = compute(reference, generated, text)[name].value, []
+def values_without_each_clip(reference: Heard, generated: Heard, text: Tensor) -> list[dict[str, float]]:
+    """All scores, computed anew without each clip."""
+    found = []
     for left in range(NUM_CLIPS):
         rows = [clip for clip in range(NUM_CLIPS) if clip != left]
         again = [{key: [clips[clip] for clip in rows] for key, clips in h.items()} for h in (reference, generated)]
-        without.append(compute(*again, text[rows])[name].value)
-    return float(NUM_CLIPS * whole - (NUM_CLIPS - 1) * np.mean(without))
+        found.append({name: score.value for name, score in compute(*again, text[rows]).items()})
+    return found
 
 
-def test_the_corrected_fad_is_the_jackknifes_and_only_raw_distances_are_not_compared() -> None:
+def test_pseudo_values_are_those_of_the_scores_without_each_clip() -> None:
+    """But for IS, whose splits keep their clips, KID, whose cross term has other weights, and KAD's kernel width."""
     reference, generated = heard(0), heard(1, rows_a_clip=(2, 4))
     text = torch.randn(NUM_CLIPS, 8, generator=torch.Generator().manual_seed(9))
-    scores = compute(reference, generated, text)
-    expected = mean_pseudo_value("fad", reference, generated, text)
-    assert scores["fad_jackknife"].value == pytest.approx(expected, rel=1e-6)
+    scores, without = compute(reference, generated, text), values_without_each_clip(reference, generated, text)
+    for name in ("fd", "fad", "kl", "clap"):
+        left_out = np.array([values[name] for values in without])
+        expected = scores[name].value - (NUM_CLIPS - 1) * (left_out - left_out.mean())
+        assert scores[name].clips.numpy() == pytest.approx(expected, rel=1e-6), name
+    for name, score in scores.items():
+        assert len(score.clips) == NUM_CLIPS and score.clips.mean().item() == pytest.approx(score.value, rel=1e-9), name
+    corrected = NUM_CLIPS * scores["fad"].value - (NUM_CLIPS - 1) * np.mean([values["fad"] for values in without])
+    assert scores["fad_jackknife"].value == pytest.approx(corrected, rel=1e-6)
     assert scores["fad_jackknife"].value < scores["fad"].value
     assert {name for name, score in scores.items() if not score.comparable} == {"fd", "fad"}
 
