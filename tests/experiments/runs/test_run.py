@@ -57,7 +57,7 @@ def test_a_killed_cell_ends_as_the_uninterrupted_one(tmp_path: Path, shared: Sha
         assert (totals.sum() / counts.sum()).item() == pytest.approx(logged[name], rel=1e-6) == metrics[name]
     assert held_out["rows"].tolist() == sorted(held_out["rows"].tolist())
     assert len(held_out["rows"]) == metrics["num_held_out_clips"] == 4
-    totals, counts = held_out["ntp_loss"]
+    totals, counts = held_out["ntp_loss"].double()
     left_out = [((totals.sum() - totals[i]) / (counts.sum() - counts[i])).item() for i in range(4)]
     expected = [metrics["ntp_loss"] + 3 * (sum(left_out) / 4 - value) for value in left_out]
     replicates = read_replicates(whole / "evals" / PROTOCOL / REPLICATES)["ntp_loss"]
