@@ -72,8 +72,8 @@ class ScoreSet(ABC):
         if num_clips >= self.min_clips:
             return []
         return [
-            f"{num_clips} clips are few: below {self.min_clips} the correction of distances and the intervals are rough, "
-            "and small differences say little"
+            f"{num_clips} clips are few: below {self.min_clips} the correction of distances and the intervals are "
+            "rough, and small differences say little"
         ]
 
     def fingerprints(self) -> dict[str, str]:
