@@ -27,6 +27,7 @@ COMMANDS = {
     "bench head": ("experiments.bench.head", "head", "measure the solvers of the diffusion head"),
     "bench solvers": ("experiments.bench.solvers", "solvers", "draw the error of each solver by its number of steps"),
     "bench sample": ("experiments.bench.sample", "sample", "measure how fast tokens are drawn, beside a plain variant"),
+    "bench scores": ("experiments.bench.scores", "bench_scores", "simulate how often equal systems are separated"),
     "bench train": ("experiments.bench.train", "train", "measure a config's training step beside its plain variant"),
     "weights list": ("experiments.commands.weights", "list_weights", "show the public checkpoints that scores need"),
     "weights fetch": ("experiments.commands.weights", "fetch", "download checkpoints by name"),

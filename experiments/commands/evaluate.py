@@ -17,11 +17,7 @@ from experiments.scoring.metrics import JudgeKind
 from experiments.scoring.protocol import GENERATION, folder_protocol, protocol_hash, scoring_hash
 from experiments.scoring.score_sets import load_score_set
 from mntp.io.json_lines import read_json, write_json
-from mntp.metrics.bootstrap import NUM_REPLICATES
 from mntp.metrics.score_sets import ScoreSet
-
-MIN_REPLICATES = 100  # below, the ends of a 95 % interval are single replicates
-SMALL = 10_000  # clips below which the bias of a Frechet distance is pointed out
 
 
 def evaluate(
@@ -33,7 +29,6 @@ def evaluate(
     weights: Path = Path("weights"),
     judges: Path = Path("data/judges"),
     caption_seed: int = 0,
-    replicates: int = NUM_REPLICATES,
     batch_size: int = BATCH_SIZE,
     in_domain: bool = False,
     allow_partial: bool = False,
@@ -46,13 +41,12 @@ def evaluate(
         generated: folder of generated files with the same names; its generation.json, if any, tells how they were made.
         captions: CSV table with the columns file, caption, or JSON {file: caption} or {file: [captions]}; without it
             no score on captions is taken.
-        out: JSON file to write; the scores' replicates go into <out without .json>.replicates.safetensors.
+        out: JSON file to write; the clips' pseudo-values go into <out without .json>.pseudo_values.safetensors.
         judge: `embedded` (trained here if it isn't there yet; names of its own), or `audioldm`: FD, FAD, KL, IS, CLAP
             and KID as the AudioLDM toolkit defines them.
         weights: folder of the public checkpoints (`mntp weights list`).
         judges: folder of cached judges, and of what they and the other networks heard.
         caption_seed: chooses one of several captions of a file.
-        replicates: resamplings of the clips behind the intervals, 100 or more; 0 for none.
         batch_size: files of equal length heard at once.
         in_domain: say that the audio is of the embedded corpus; otherwise the embedded judge's scores are marked.
         allow_partial: score the files that both folders hold, and record the coverage.
@@ -62,8 +56,6 @@ def evaluate(
     Raises:
         ValueError: the folders don't hold the same files, or a number, file, caption or checkpoint can't be used.
     """
-    if replicates != 0 and replicates < MIN_REPLICATES:
-        raise ValueError(f"--replicates: got {replicates}, expected at least {MIN_REPLICATES}, or 0 for no intervals")
     if batch_size < 1:
         raise ValueError(f"--batch_size: got {batch_size}, expected at least 1")
     if selftest:
@@ -77,7 +69,7 @@ def evaluate(
     generation = read_json(generated / GENERATION) or None
     score_set = load_score_set(judge, weights, judges, text=captions is not None)
     evaluation = evaluate_folders(
-        pairs, reference, generated, caption_by_name, score_set, judges / "features", replicates, batch_size
+        pairs, reference, generated, caption_by_name, score_set, judges / "features", batch_size
     )
     protocol = folder_protocol(
         score_set.kind,
@@ -120,11 +112,10 @@ def _show(metrics: dict[str, Any], score_set: ScoreSet, out: Path) -> None:
         if name in metrics:
             ends = metrics["intervals"].get(name)
             shown = "" if ends is None else f"   95 % over clips [{ends[0]:.4f}, {ends[1]:.4f}]"
-            lines.append(f"  {name:<10} {metrics[name]:>9.4f}{shown}")
+            lines.append(f"  {name:<15} {metrics[name]:>9.4f}{shown}")
     if metrics["missing"]:
         lines.append(f"  coverage {metrics['coverage']:.1%}: {len(metrics['missing'])} references have no partner")
-    if metrics["num_clips"] < SMALL:
-        lines.append("  Frechet distances are biased upwards at small N: compare equal N and the same references only")
+    lines += [f"  {warning}" for warning in metrics["warnings"]]
     lines += [f"scoring {metrics['scoring_hash']}, protocol {metrics['protocol_hash']}", f"written to {out}"]
     console = Console()
     for line in lines:

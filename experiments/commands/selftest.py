@@ -18,13 +18,13 @@ from torchaudio.functional import lowpass_biquad
 from data_modules.captions.by_file import captions_by_name
 from data_modules.scenes import EmbeddedCorpus
 from experiments.scoring.folders import Evaluation, FilePairs, audio_names, evaluate_folders
+from experiments.scoring.metrics import JUDGED, METRICS
 from mntp.audio.files import read_audio, write_audio
 from mntp.audio.log_mel import SAMPLE_RATE, normalise
 from mntp.metrics.score_sets import ScoreSet
 from mntp.seeding import make_generator
 
 NUM_CLIPS = 128
-HIGHER_IS_BETTER = ("is", "is_judge", "clap", "text_judge")
 ZERO = {"fd": 1e-6, "fad": 1e-6, "fd_judge": 1e-6, "kl_judge": 1e-9, "kl": 2e-3}  # of identical sets, at most
 SLACK = 0.05  # share of the whole change that one step may go back: a mild damage may be too mild to be heard
 SAME = 1e-3  # relative difference that float32 may make
@@ -118,7 +118,6 @@ def _checks(
             captions,
             score_set,
             work / cache,
-            num_replicates=0,
             batch_size=batch,
         )
 
@@ -130,7 +129,7 @@ def _checks(
         seen = [clean]
         for level in levels:
             seen.append(score(_damaged(reference, names, damage, level, work / f"{title} {level}")).metrics)
-        for name in (name for name in score_set.scores if name in clean):
+        for name in (name for name in JUDGED[score_set.kind] if name in clean):
             values = [metrics[name] for metrics in seen]
             steps = " -> ".join(f"{value:.3f}" for value in values)
             yield Check(
@@ -145,13 +144,13 @@ def _checks(
         ("written in another order", score(backwards, "order").metrics),
         ("heard one by one", score(spoilt, "single", 1).metrics),
     ):
-        gap = max(abs(other[n] - first[n]) / max(abs(first[n]), 1e-6) for n in score_set.scores if n in first)
+        gap = max(abs(other[n] - first[n]) / max(abs(first[n]), 1e-6) for n in JUDGED[score_set.kind] if n in first)
         yield Check(f"the same scores {title}", f"relative difference {gap:.1e}", gap < SAME)
 
 
 def gets_worse(name: str, values: Sequence[float]) -> bool:
     """Whether the last value is worse than the first, and no step goes back by more than `SLACK` of that change."""
-    losses = [-value if name in HIGHER_IS_BETTER else value for value in values]
+    losses = [-METRICS[name].better * value for value in values]
     change = losses[-1] - losses[0]
     return change > 0 and all(after > before - SLACK * change for before, after in pairwise(losses))
 

@@ -15,12 +15,12 @@ from data_modules.store.store import Store
 from experiments.runs.data import data_module, score_set_of
 from experiments.runs.record import HELD_OUT, provenance
 from experiments.scoring.folders import FilePairs, evaluate_folders
-from experiments.scoring.intervals import REPLICATES, Replicates, interval, write_replicates
+from experiments.scoring.intervals import REPLICATES, interval, write_replicates
 from experiments.scoring.protocol import Protocol, scoring_hash
 from mntp.audio.files import write_audio
 from mntp.inference.checkpoint import load_system
 from mntp.io.json_lines import write_json
-from mntp.metrics.bootstrap import draw_clips, mean_replicates
+from mntp.metrics.jackknife import ratio_pseudo_values
 from mntp.seeding import derive_seed
 from mntp.systems import AudioSystem
 from mntp.tokenizers import build_tokenizer
@@ -73,7 +73,7 @@ def score(
         for name, (totals, counts) in held_out.items():
             if counts.any():
                 metrics[name] = (totals.sum() / counts.sum()).item()
-                replicates[name] = _loss_replicates(totals, counts)
+                replicates[name] = ratio_pseudo_values(totals, counts).numpy()
                 metrics["intervals"][name] = interval(metrics[name], replicates[name])
     metrics["coverage"] = len(rows) / scoring["num_clips"]
     metrics["stored"] = vars(store.coverage(scoring["split"]))
@@ -83,12 +83,6 @@ def score(
     write_json(folder / "score.json", {**times, **provenance()})
     write_replicates(folder / REPLICATES, replicates)
     write_json(folder / "metrics.json", metrics)
-
-
-def _loss_replicates(totals: Tensor, counts: Tensor) -> Replicates:
-    """Replicates of a mean over all tokens of all clips, from each clip's sum [n] and number of tokens [n]."""
-    replicates: Replicates = mean_replicates(totals, draw_clips(len(totals)), counts).numpy()
-    return replicates
 
 
 def _generated(

@@ -7,8 +7,6 @@ from typing import Any
 
 from experiments.scoring.embedding_cache import BATCH_SIZE, digest_files, hear
 from experiments.scoring.intervals import Replicates, interval
-from mntp.io.progress import show_ticks
-from mntp.metrics.bootstrap import NUM_REPLICATES, draw_clips
 from mntp.metrics.score_sets import Heard, ScoreSet
 
 AUDIO_SUFFIXES = (".flac", ".wav")
@@ -38,8 +36,8 @@ class Evaluation:
     """What a scoring gave.
 
     Attributes:
-        metrics: the scores by name, `intervals` (95 %, by name), `num_clips`, `judge`, `judge_kind`.
-        replicates: [num_replicates] by score.
+        metrics: the scores by name, `intervals` (95 %, by name), `warnings`, `num_clips`, `judge`, `judge_kind`.
+        replicates: pseudo-values [n] of the scores whose differences may be tested.
         reference_digests: SHA-256 of the reference files, in the order of the names.
     """
 
@@ -76,7 +74,6 @@ def evaluate_folders(
     captions: Mapping[str, str] | None,
     score_set: ScoreSet,
     cache: Path,
-    num_replicates: int = NUM_REPLICATES,
     batch_size: int = BATCH_SIZE,
 ) -> Evaluation:
     """Score the named files of two folders, which may hold more.
@@ -90,11 +87,11 @@ def evaluate_folders(
         captions: by file name, or None: then scores on captions are left out.
         score_set: what hears and scores them.
         cache: folder of what was heard.
-        num_replicates: resamplings behind the intervals; 0 for none.
         batch_size: files of equal length heard at once.
 
     Raises:
-        ValueError: a file is unreadable, empty or not finite (UnusableAudioError names all such files).
+        ValueError: a file is unreadable, empty or not finite (UnusableAudioError names all such files), or there are
+            fewer than three files.
     """
     heard, digests = [], []
     for folder, label in ((reference, "references"), (generated, "generated clips")):
@@ -102,19 +99,18 @@ def evaluate_folders(
         digests.append(digest_files(paths))
         heard.append(hear_all(score_set, paths, digests[-1], cache, batch_size, label))
     text = None if captions is None else score_set.embed_text([captions[name] for name in pairs.names])
-    draws = draw_clips(len(pairs.names), num_replicates)
-    with show_ticks("resampling clips", num_replicates * score_set.num_slow) as tick:
-        scores = score_set.compute(heard[0], heard[1], text, draws, tick)
-    replicates = {name: score.replicates.numpy() for name, score in scores.items()}
-    intervals = {name: interval(score.value, replicates[name]) for name, score in scores.items()}
+    scores = score_set.compute(heard[0], heard[1], text)
+    intervals = {name: interval(score.value, score.clips.numpy(), score.floor) for name, score in scores.items()}
     metrics = {
         **{name: score.value for name, score in scores.items()},
         "intervals": {name: list(ends) for name, ends in intervals.items() if ends is not None},
+        "warnings": score_set.warnings(len(pairs.names)),
         "num_clips": len(pairs.names),
         "judge": score_set.fingerprint(),
         "judge_kind": score_set.kind,
     }
-    return Evaluation(metrics, {name: values for name, values in replicates.items() if len(values)}, digests[0])
+    replicates = {name: score.clips.numpy() for name, score in scores.items() if score.comparable and len(score.clips)}
+    return Evaluation(metrics, replicates, digests[0])
 
 
 def hear_all(

@@ -25,7 +25,9 @@ JUDGED = {
     },
     "audioldm": {
         "fd": Metric(2, -1),
+        "kad": Metric(3, -1),
         "fad": Metric(2, -1),
+        "fad_jackknife": Metric(2, -1),
         "kl": Metric(2, -1),
         "is": Metric(2, 1),
         "clap": Metric(3, 1),
@@ -39,6 +41,18 @@ EXTRA_METRICS = {
     "head_share": Metric(3, 0),
     "sample_seconds": Metric(1, 0),
     "gpu_hours": Metric(2, 0),  # in every table where a run had a GPU
+    "fd_judge_raw": Metric(3, -1),
+    "precision_judge": Metric(3, 1),
+    "recall_judge": Metric(3, 1),
+    "density_judge": Metric(3, 1),
+    "coverage_judge": Metric(3, 1),
+    "vendi_judge": Metric(2, 1),
+    "kid": Metric(4, -1),
+    # Of codecs: decibels, two scores of speech, and log10 units.
+    "si_sdr": Metric(2, 1),
+    "stoi": Metric(3, 1),
+    "pesq": Metric(2, 1),
+    "mel_distance": Metric(3, -1),
 }
 METRICS = {name: metric for family in (*JUDGED.values(), OWN, EXTRA_METRICS) for name, metric in family.items()}
 

@@ -1,7 +1,5 @@
 """Inception score: confident predictions for each clip, varied predictions over the set."""
 
-from itertools import pairwise
-
 import torch
 from torch import Tensor
 
@@ -24,47 +22,50 @@ def inception_score(log_p: Tensor, num_splits: int = 1) -> float:
 
 def inception_scores(log_p: Tensor, num_splits: int = 1) -> Tensor:
     """The score of each split, [num_splits] float64; arguments and errors as of `inception_score`."""
-    _check(log_p, num_splits)
-    every = torch.arange(len(log_p))[None]
-    return _split_scores(log_p, every, num_splits)[0]
+    p, negative_entropy = _predictions(log_p, num_splits)
+    splits = torch.arange(len(p)).tensor_split(_edges(len(p), num_splits))
+    return torch.stack([_score(p[rows].mean(0), negative_entropy[rows].mean()) for rows in splits])
 
 
-def inception_replicates(log_p: Tensor, draws: Tensor, num_splits: int = 1) -> Tensor:
-    """The score on resampled clips, [num_replicates] float64, the splits taken in the order of the draws.
+def scores_without_each_clip(log_p: Tensor, num_splits: int = 1) -> Tensor:
+    """`inception_score` without row i, for every i, the other rows staying in their splits: [n] float64.
 
-    Args:
-        log_p: as of `inception_score`.
-        draws: [num_replicates, n] drawn rows.
-        num_splits: as of `inception_score`.
+    Raises:
+        ValueError: as in `inception_score`, or a split has fewer than two rows.
     """
-    _check(log_p, num_splits)
-    return _split_scores(log_p, draws, num_splits).mean(dim=1)
+    p, negative_entropy = _predictions(log_p, num_splits)
+    if len(p) < 2 * num_splits:
+        raise ValueError(f"leaving rows out of {num_splits} splits needs {2 * num_splits} rows, got {len(p)}")
+    scores = inception_scores(log_p, num_splits)
+    left_out = []
+    for split, rows in enumerate(torch.arange(len(p)).tensor_split(_edges(len(p), num_splits))):
+        remaining = len(rows) - 1
+        marginals = (p[rows].sum(0) - p[rows]) / remaining
+        entropies = (negative_entropy[rows].sum() - negative_entropy[rows]) / remaining
+        left_out.append((scores.sum() - scores[split] + _score(marginals, entropies)) / num_splits)
+    return torch.cat(left_out)
 
 
-def _split_scores(log_p: Tensor, rows: Tensor, num_splits: int) -> Tensor:
-    """Scores [R, num_splits] of R sequences of rows [R, n].
+def _score(marginal: Tensor, negative_entropy: Tensor) -> Tensor:
+    """The score from the mean prediction [..., K] and the mean of sum_k p_ik log p_ik [...].
 
-    The mean of KL(p_i || q) is that of sum_k p_ik log p_ik, less sum_k q_k log q_k, since q is the mean of p.
+    The mean of KL(p_i || q) is the second, less sum_k q_k log q_k, since q is the mean of p.
     """
-    log_p = log_p.double()
-    p = log_p.exp()
-    negative_entropy = torch.xlogy(p, p).sum(dim=1)
-    edges = [split * rows.shape[1] // num_splits for split in range(num_splits + 1)]
-    scores = []
-    for start, end in pairwise(edges):
-        drawn = rows[:, start:end]
-        counts = torch.zeros(len(rows), len(p), dtype=torch.float64)
-        counts.scatter_add_(1, drawn, torch.ones(drawn.shape, dtype=torch.float64))
-        marginal = counts @ p / (end - start)
-        divergence = counts @ negative_entropy / (end - start) - torch.xlogy(marginal, marginal).sum(dim=1)
-        scores.append(divergence.exp())
-    return torch.stack(scores, dim=1)
+    return (negative_entropy - torch.xlogy(marginal, marginal).sum(-1)).exp()
 
 
-def _check(log_p: Tensor, num_splits: int) -> None:
+def _predictions(log_p: Tensor, num_splits: int) -> tuple[Tensor, Tensor]:
+    """Probabilities [n, K] and each row's sum_k p_k log p_k [n], in float64."""
     if log_p.ndim != 2:
         raise ValueError(f"log-probabilities must be [n, K], got {list(log_p.shape)}")
     if not 1 <= num_splits <= len(log_p):
         raise ValueError(f"num_splits must lie between 1 and the {len(log_p)} rows, got {num_splits}")
     if not (log_p < torch.inf).all():
         raise ValueError("log-probabilities hold NaN or +inf: check the audio that they were computed from")
+    p = log_p.double().exp()
+    return p, torch.xlogy(p, p).sum(dim=1)
+
+
+def _edges(num_rows: int, num_splits: int) -> list[int]:
+    """First rows of all splits but the first."""
+    return [split * num_rows // num_splits for split in range(1, num_splits)]

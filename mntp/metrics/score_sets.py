@@ -1,4 +1,4 @@
-"""From what networks heard in two sets of clips to scores with their replicates.
+"""Scores with their spread over clips, from what networks heard in references and generated clips.
 
 A *score set* names the networks that listen and defines the scores over their outputs. Numbers of different score sets
 are different quantities and have different names.
@@ -7,32 +7,27 @@ are different quantities and have different names.
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mntp.metrics.bootstrap import mean_replicates
 from mntp.metrics.divergence import kl_divergences
-from mntp.metrics.frechet import frechet_distance, frechet_replicates
-from mntp.metrics.inception import inception_replicates, inception_score
+from mntp.metrics.frechet import distances_without_each_clip, frechet_distance
+from mntp.metrics.inception import inception_score, scores_without_each_clip
+from mntp.metrics.jackknife import Score, as_defined, corrected, mean_score, only_value
+from mntp.metrics.neighbours import NUM_NEIGHBOURS, neighbourhoods
 from mntp.metrics.networks.base import AudioNetwork
 from mntp.metrics.networks.judge import Judge
+from mntp.metrics.vendi import vendi_score
 
 Heard = dict[str, list[Tensor]]
 """Output of a network -> one tensor a clip, clip i of the reference set being the partner of generated clip i."""
-Progress = Callable[[], None]
-
-
-@dataclass(frozen=True)
-class Score:
-    """A score and its values on resampled clips, [num_replicates] float64; empty where none apply."""
-
-    value: float
-    replicates: Tensor
+ORDER_SEED = 2020
+"""Of the order in which clips are dealt to the splits of an inception score, as in the AudioLDM toolkit."""
 
 
 class ScoreSet(ABC):
@@ -40,15 +35,15 @@ class ScoreSet(ABC):
 
     Attributes:
         kind: how the set is asked for.
-        scores: names of the scores, those on captions last.
+        scores: names of the scores, in the order in which they are shown.
         text_scores: those of them that need captions.
-        num_slow: scores whose replicates take long; `progress` is called once for each of their replicates.
+        min_clips: number of clips below which `warnings` says something.
     """
 
     kind: ClassVar[str]
     scores: ClassVar[tuple[str, ...]]
     text_scores: ClassVar[tuple[str, ...]]
-    num_slow: ClassVar[int]
+    min_clips: ClassVar[int]
 
     @property
     @abstractmethod
@@ -60,18 +55,26 @@ class ScoreSet(ABC):
         """Captions as unit vectors [n, E], in one space with the output `audio_embedding`."""
 
     @abstractmethod
-    def compute(
-        self, reference: Heard, generated: Heard, text: Tensor | None, draws: Tensor, progress: Progress = lambda: None
-    ) -> dict[str, Score]:
+    def compute(self, reference: Heard, generated: Heard, text: Tensor | None) -> dict[str, Score]:
         """Compute all scores; those on captions only where `text` [n, E] is given.
 
         Args:
             reference: what the networks heard in the n reference clips.
             generated: what they heard in their n partners.
             text: embedded captions of the generated clips.
-            draws: of `draw_clips(n)`.
-            progress: called as clips are resampled.
+
+        Raises:
+            ValueError: there are fewer than three clips, or a value isn't finite.
         """
+
+    def warnings(self, num_clips: int) -> list[str]:
+        """What readers of scores of so few clips should know: a sentence, or none."""
+        if num_clips >= self.min_clips:
+            return []
+        return [
+            f"{num_clips} clips are few: below {self.min_clips} the correction of distances and the intervals are "
+            "rough, and small differences say little"
+        ]
 
     def fingerprints(self) -> dict[str, str]:
         """The networks' fingerprints by name."""
@@ -100,14 +103,29 @@ class ScoreSet(ABC):
 class EmbeddedScores(ScoreSet):
     """Scores of the embedded judge, under names of their own.
 
-    `fd_judge` (squared feature units), `kl_judge` (nats, reference || generated), `is_judge` (1 to the number of
-    classes), `text_judge` (mean cosine similarity of clips and their captions).
+    `fd_judge` (squared feature units) is the Frechet distance without its bias of order 1 / n, and may fall a little
+    below 0 where the sets are alike; `fd_judge_raw` is the plain one. `kl_judge` is in nats, reference || generated;
+    `is_judge` lies between 1 and the number of classes, and is averaged over splits; `text_judge` is the mean cosine
+    similarity of clips and their captions. `precision_judge`, `recall_judge`, `density_judge` and `coverage_judge`
+    compare neighbourhoods, and `vendi_judge` counts different clips.
     """
 
     kind = "embedded"
-    scores = ("fd_judge", "kl_judge", "is_judge", "text_judge")
+    scores = (
+        "fd_judge",
+        "kl_judge",
+        "is_judge",
+        "text_judge",
+        "fd_judge_raw",
+        "precision_judge",
+        "recall_judge",
+        "density_judge",
+        "coverage_judge",
+        "vendi_judge",
+    )
     text_scores = ("text_judge",)
-    num_slow = 1
+    min_clips = 128  # twice the judge's features
+    num_splits = 4
 
     def __init__(self, judge: Judge) -> None:
         self.judge = judge
@@ -122,42 +140,52 @@ class EmbeddedScores(ScoreSet):
         with torch.no_grad():
             return self.judge.embed_text(captions).cpu()
 
-    def compute(
-        self, reference: Heard, generated: Heard, text: Tensor | None, draws: Tensor, progress: Progress = lambda: None
-    ) -> dict[str, Score]:
+    def compute(self, reference: Heard, generated: Heard, text: Tensor | None) -> dict[str, Score]:
         """See the class."""
         log_p_ref, log_p_gen = (torch.stack(heard["log_probs"]) for heard in (reference, generated))
+        features_ref, features_gen = (torch.stack(heard["features"]) for heard in (reference, generated))
+        raw, unbiased = frechet(reference["features"], generated["features"])
         scores = {
-            "fd_judge": frechet(reference["features"], generated["features"], draws, progress),
-            "kl_judge": mean_of(kl_divergences(log_p_ref, log_p_gen), draws),
-            "is_judge": inception(log_p_gen, 1, draws),
+            "fd_judge": unbiased,
+            "fd_judge_raw": raw,
+            "kl_judge": mean_score(kl_divergences(log_p_ref, log_p_gen)),
+            "is_judge": inception(log_p_gen, max(1, min(self.num_splits, len(log_p_gen) // 2))),
+            "vendi_judge": only_value(vendi_score(features_gen)),
         }
         if text is not None:
-            scores["text_judge"] = similarity(generated["audio_embedding"], text, draws)
+            scores["text_judge"] = similarity(generated["audio_embedding"], text)
+        if len(features_gen) > NUM_NEIGHBOURS:
+            found = neighbourhoods(features_gen, features_ref)
+            scores |= {f"{name}_judge": only_value(value) for name, value in found._asdict().items()}
         return scores
 
 
-def frechet(x: Sequence[Tensor], y: Sequence[Tensor], draws: Tensor, progress: Progress) -> Score:
-    """Frechet distance over all rows of all clips; a clip gives one row [F] or several [rows, F]."""
+def frechet(x: Sequence[Tensor], y: Sequence[Tensor]) -> tuple[Score, Score]:
+    """Frechet distance over all rows of all clips, as defined (not comparable), and without its bias of order 1 / n.
+
+    Args:
+        x: a clip's row [F], or its rows [rows, F], for each reference clip.
+        y: the same for their partners.
+    """
     (rows_x, owner_x), (rows_y, owner_y) = _rows(x), _rows(y)
-    replicates = frechet_replicates(rows_x, rows_y, draws, owner_x, owner_y, progress)
-    return Score(frechet_distance(rows_x, rows_y), replicates)
+    whole = frechet_distance(rows_x, rows_y)
+    left_out = distances_without_each_clip(rows_x, rows_y, owner_x, owner_y)
+    raw = as_defined(whole, left_out, comparable=False, floor=0.0)
+    return raw, corrected(whole, left_out, floor=0.0)
 
 
-def inception(log_p: Tensor, num_splits: int, draws: Tensor) -> Score:
-    """Inception score of the rows in the order given, averaged over consecutive splits."""
-    return Score(inception_score(log_p, num_splits), inception_replicates(log_p, draws, num_splits))
+def inception(log_p: Tensor, num_splits: int) -> Score:
+    """Inception score over splits of the rows in the AudioLDM toolkit's order; no spread below two rows a split."""
+    log_p = log_p[torch.from_numpy(np.random.RandomState(ORDER_SEED).permutation(len(log_p)))]
+    value = inception_score(log_p, num_splits)
+    if len(log_p) < 2 * num_splits:
+        return only_value(value)
+    return as_defined(value, scores_without_each_clip(log_p, num_splits), floor=1.0)
 
 
-def mean_of(values: Tensor, draws: Tensor) -> Score:
-    """Mean over clips of values [n]."""
-    values = values.double()
-    return Score(values.mean().item(), mean_replicates(values, draws))
-
-
-def similarity(audio: Sequence[Tensor], text: Tensor, draws: Tensor) -> Score:
+def similarity(audio: Sequence[Tensor], text: Tensor) -> Score:
     """Mean cosine similarity of clips and their captions: not clamped, not scaled."""
-    return mean_of(F.cosine_similarity(torch.stack(list(audio)).double(), text.double(), dim=1), draws)
+    return mean_score(F.cosine_similarity(torch.stack(list(audio)).double(), text.double(), dim=1))
 
 
 def _rows(clips: Sequence[Tensor]) -> tuple[Tensor, Tensor]:

@@ -22,7 +22,8 @@ class Comparison:
         metric: the metric's name.
         seeds: training seeds that both rows have.
         difference: mean over these seeds of the row's value less the other's, with the 95 % interval over clips.
-        separable: the interval leaves zero out, and every seed's difference has the same sign.
+        separable: the permutation test over clips rejects equal scores at 5 %, the interval leaves zero out, and every
+            seed's difference has the same sign.
     """
 
     row: str
@@ -35,7 +36,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class _Resampled:
-    """A result with the replicates of its scores."""
+    """A result with the pseudo-values of its scores."""
 
     result: Result
     replicates: dict[str, Replicates]
@@ -44,7 +45,7 @@ class _Resampled:
 def compare_with(baseline: str, results: Sequence[Result], metrics: Sequence[str]) -> Iterator[Comparison]:
     """Compare every trained row of a table with one of them, in every metric that has a better direction.
 
-    Replicates are read once per scoring; those of one row and of the baseline are held at a time.
+    Pseudo-values are read once per scoring; those of one row and of the baseline are held at a time.
 
     Args:
         baseline: the row.
@@ -52,7 +53,7 @@ def compare_with(baseline: str, results: Sequence[Result], metrics: Sequence[str
         metrics: by name.
 
     Yields:
-        Comparisons by row, then by metric; none where no seed has replicates of both rows.
+        Comparisons by row, then by metric; none where no seed has pseudo-values of both rows.
     """
     rows: dict[str, list[Result]] = {}
     for result in results:

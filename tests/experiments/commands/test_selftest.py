@@ -8,6 +8,7 @@ from torch import Tensor
 
 import experiments.commands.selftest
 from experiments.commands.selftest import DAMAGES, add_noise, gets_worse, low_pass, run_selftest, shuffle_time
+from experiments.scoring.metrics import JUDGED
 from mntp.metrics.networks.judge import Judge
 from mntp.metrics.score_sets import EmbeddedScores
 from tests.experiments.scoring.toy_network import write_sounds
@@ -41,7 +42,7 @@ def test_a_deaf_judge_is_not(capsys: pytest.CaptureFixture[str]) -> None:
     judge = Deaf(["rain", "wind", "dog"]).eval()
     assert run_selftest(EmbeddedScores(judge), None, None, 0, 32) == 1
     found = failures(capsys.readouterr().out)
-    for score in EmbeddedScores.scores:
+    for score in JUDGED["embedded"]:
         assert any(score in line for line in found)
 
 

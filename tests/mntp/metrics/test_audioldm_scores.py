@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mntp.metrics.audioldm_scores import ToolkitScores
-from mntp.metrics.bootstrap import draw_clips
 from mntp.metrics.kernel import kernel_distance
 from mntp.metrics.networks.cnn14 import Cnn14
 from mntp.metrics.networks.vggish import VGGish
@@ -42,9 +41,8 @@ def toolkit() -> ToolkitScores:
     return ToolkitScores(Cnn14(width=1, num_classes=NUM_CLASSES), VGGish(width=1, num_hidden=2), None)
 
 
-def compute(reference: Heard, generated: Heard, text: Tensor | None = None, num_replicates: int = 0) -> dict[str, Any]:
-    draws = draw_clips(len(reference["logits"]), num_replicates)
-    return toolkit().compute(reference, generated, text, draws)
+def compute(reference: Heard, generated: Heard, text: Tensor | None = None) -> dict[str, Any]:
+    return toolkit().compute(reference, generated, text)
 
 
 def value(name: str, reference: Heard, generated: Heard) -> float:
@@ -168,7 +166,7 @@ def test_is_averages_ten_splits_of_the_toolkits_permutation() -> None:
 
 def test_is_of_fewer_clips_than_splits_is_missing_and_the_rest_is_there() -> None:
     scores = compute(heard(0, 9), heard(1, 9))
-    assert set(scores) == {"fd", "fad", "kl", "kid"}
+    assert set(scores) == {"fd", "kad", "fad", "fad_jackknife", "kl", "kid"}
     assert "is" in compute(heard(0, 10), heard(1, 10))
 
 
@@ -207,17 +205,34 @@ def test_captions_of_other_clips_lower_clap() -> None:
     assert wrong < right - 0.3
 
 
-def test_replicates_are_the_scores_of_the_resampled_clips() -> None:
-    """But for the order of the splits of IS, which is that of the draws; KID has none."""
-    reference, generated = heard(0), heard(1)
+def values_without_each_clip(reference: Heard, generated: Heard, text: Tensor) -> list[dict[str, float]]:
+    """All scores, computed anew without each clip."""
+    found = []
+    for left in range(NUM_CLIPS):
+        rows = [clip for clip in range(NUM_CLIPS) if clip != left]
+        again = [{key: [clips[clip] for clip in rows] for key, clips in h.items()} for h in (reference, generated)]
+        found.append({name: score.value for name, score in compute(*again, text[rows]).items()})
+    return found
+
+
+def test_pseudo_values_are_those_of_the_scores_without_each_clip() -> None:
+    """But for IS, whose splits keep their clips, KID, whose cross term has other weights, and KAD's kernel width."""
+    reference, generated = heard(0), heard(1, rows_a_clip=(2, 4))
     text = torch.randn(NUM_CLIPS, 8, generator=torch.Generator().manual_seed(9))
-    scores = compute(reference, generated, text, num_replicates=3)
-    assert len(scores["kid"].replicates) == 0
-    for replicate, drawn in enumerate(draw_clips(NUM_CLIPS, 3).tolist()):
-        again = [{name: [clips[clip] for clip in drawn] for name, clips in h.items()} for h in (reference, generated)]
-        expected = compute(*again, text[drawn])
-        for name in ("fd", "fad", "kl", "clap"):
-            found = scores[name].replicates[replicate].item()
-            assert found == pytest.approx(expected[name].value, rel=1e-6), name
-    shares = scores["is"].replicates
-    assert ((shares >= 1) & (shares <= NUM_CLASSES)).all() and shares.std() > 0
+    scores, without = compute(reference, generated, text), values_without_each_clip(reference, generated, text)
+    for name in ("fd", "fad", "kl", "clap"):
+        left_out = np.array([values[name] for values in without])
+        expected = scores[name].value - (NUM_CLIPS - 1) * (left_out - left_out.mean())
+        assert scores[name].clips.numpy() == pytest.approx(expected, rel=1e-6), name
+    for name, score in scores.items():
+        assert len(score.clips) == NUM_CLIPS and score.clips.mean().item() == pytest.approx(score.value, rel=1e-9), name
+    corrected = NUM_CLIPS * scores["fad"].value - (NUM_CLIPS - 1) * np.mean([values["fad"] for values in without])
+    assert scores["fad_jackknife"].value == pytest.approx(corrected, rel=1e-6)
+    assert scores["fad_jackknife"].value < scores["fad"].value
+    assert {name for name, score in scores.items() if not score.comparable} == {"fd", "fad"}
+
+
+def test_few_clips_are_warned_of() -> None:
+    assert toolkit().warnings(256) == []
+    (warning,) = toolkit().warnings(255)
+    assert "255 clips are few: below 256" in warning

@@ -5,8 +5,7 @@ import scipy.linalg
 import torch
 from torch import Tensor
 
-from mntp.metrics.bootstrap import draw_clips
-from mntp.metrics.frechet import frechet_distance, frechet_replicates
+from mntp.metrics.frechet import distances_without_each_clip, frechet_distance
 
 
 def features(num_rows: int, width: int, seed: int) -> Tensor:
@@ -138,51 +137,56 @@ def test_bad_input(x, y, message):
         frechet_distance(x, y)
 
 
-def rows_of(drawn: Tensor, owner: Tensor) -> Tensor:
-    """Rows of the drawn clips, as often as each was drawn."""
-    return torch.cat([(owner == clip).nonzero()[:, 0] for clip in drawn.tolist()])
+def without_each(x: Tensor, y: Tensor, x_owner: Tensor, y_owner: Tensor) -> Tensor:
+    """The distance computed anew without each clip's rows."""
+    clips = range(int(x_owner.max()) + 1)
+    return torch.tensor(
+        [frechet_distance(x[x_owner != clip], y[y_owner != clip]) for clip in clips], dtype=torch.float64
+    )
 
 
-@pytest.mark.parametrize("width", [3, 40], ids=["tall", "wide"])
+def owners_of(rows_a_clip: tuple[int, ...], num_clips: int) -> Tensor:
+    return torch.arange(num_clips).repeat_interleave(torch.tensor((rows_a_clip * num_clips)[:num_clips]))
+
+
+@pytest.mark.parametrize(("width", "tolerance"), [(3, 1e-9), (12, 1e-9), (13, 1e-8), (40, 3e-8)])
 @pytest.mark.parametrize("rows_a_clip", [((1,), (1,)), ((1, 2, 3), (2,)), ((3,), (1, 2))])
-def test_replicates_are_the_distances_of_the_resampled_rows(width, rows_a_clip):
-    """Also where clips have several rows, unequally many, and the sets differ in size."""
-    num_clips = 14
-    owners = [
-        torch.arange(num_clips).repeat_interleave(torch.tensor(counts * num_clips)[:num_clips])
-        for counts in rows_a_clip
-    ]
-    x, y = (features(len(owner), width, seed).float() for seed, owner in enumerate(owners))
-    x_owner, y_owner = owners
-    draws = draw_clips(num_clips, 25)
-    ticks = []
-    found = frechet_replicates(x, y, draws, x_owner, y_owner, lambda: ticks.append(1))
-    expected = [frechet_distance(x[rows_of(drawn, x_owner)], y[rows_of(drawn, y_owner)]) for drawn in draws]
-    torch.testing.assert_close(found, torch.tensor(expected).double(), rtol=1e-6, atol=1e-9)
-    assert len(ticks) == 25 and found.std() > 0
-    if len(x) == len(y) == num_clips:
-        assert torch.equal(frechet_replicates(x, y, draws), found)
-    unpartnered = frechet_replicates(x, y.flip(0), draws, x_owner, y_owner.max() - y_owner.flip(0))
-    assert (found - unpartnered).abs().max() > 0.01  # other clips than their partners are drawn with them
+def test_leaving_clips_out_is_as_computing_the_distance_anew(width, tolerance, rows_a_clip):
+    """Also where clips have several rows, unequally many, the sets differ in size, and covariances are singular."""
+    x_owner, y_owner = (owners_of(counts, 14) for counts in rows_a_clip)
+    x, y = (features(len(owner), width, seed) for seed, owner in enumerate((x_owner, y_owner)))
+    found = distances_without_each_clip(x, y, x_owner, y_owner)
+    torch.testing.assert_close(found, without_each(x, y, x_owner, y_owner), rtol=tolerance, atol=0)
+    if len(x) == len(y) == 14:
+        assert torch.equal(distances_without_each_clip(x, y), found)
+        assert (found - distances_without_each_clip(x, y.flip(0))).abs().max() > 0.01  # partners leave together
 
 
-@pytest.mark.parametrize("width", [4, 60])
-def test_replicates_far_from_the_origin_keep_their_digits(width):
-    x, y = features(30, width, seed=0), features(30, width, seed=1)
-    draws = draw_clips(30, 20)
-    near, far = frechet_replicates(x, y, draws), frechet_replicates(x + 1e4, y + 1e4, draws)
-    torch.testing.assert_close(far, near, rtol=1e-6, atol=0)
+def test_leaving_clips_out_at_the_size_of_an_ablation():
+    x = features(128, 64, seed=0)
+    y = 0.8 * x + features(128, 64, seed=1)
+    every = torch.arange(128)
+    found = distances_without_each_clip(x, y)
+    torch.testing.assert_close(found, without_each(x, y, every, every), rtol=1e-9, atol=0)
+    torch.testing.assert_close(distances_without_each_clip(x + 1e4, y + 1e4), found, rtol=1e-7, atol=0)
 
 
-@pytest.mark.parametrize("width", [4, 60])
-def test_replicates_of_identical_sets_are_close_to_zero_and_never_below(width):
-    x = features(30, width, seed=0)
-    found = frechet_replicates(x, x.clone(), draw_clips(30, 20))
-    assert (found >= 0).all() and (found < 1e-5 * x.var(0).sum()).all()
+@pytest.mark.parametrize("width", [3, 12, 48])
+def test_nothing_is_lost_from_identical_sets(width):
+    x = features(20, width, seed=0).float()
+    assert (distances_without_each_clip(x, x.clone()) == 0).all()
 
 
-def test_a_replicate_of_one_clip_drawn_twice_has_no_spread():
-    x, y = features(2, 3, seed=0), features(2, 3, seed=1)
-    draws = torch.tensor([[0, 0], [0, 1], [1, 1]])
-    expected = [frechet_distance(x[drawn], y[drawn]) for drawn in draws]
-    torch.testing.assert_close(frechet_replicates(x, y, draws), torch.tensor(expected).double())
+def test_leaving_clips_out_without_any_overlap_of_the_spreads():
+    """Sets that vary in other directions, and one that doesn't vary at all."""
+    x, y = torch.zeros(9, 4), torch.zeros(9, 4)
+    x[:, 0], y[:, 1] = torch.arange(9.0), torch.arange(9.0).square()
+    every = torch.arange(9)
+    for other in (y, torch.ones(9, 4)):
+        found = distances_without_each_clip(x, other)
+        torch.testing.assert_close(found, without_each(x, other, every, every), rtol=1e-9, atol=0)
+
+
+def test_too_few_clips_to_leave_one_out():
+    with pytest.raises(ValueError, match="at least 2 rows without any clip, got 2 in all"):
+        distances_without_each_clip(torch.ones(2, 3), torch.ones(2, 3))

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from mntp.metrics.inception import inception_score
+from mntp.metrics.inception import inception_score, inception_scores, scores_without_each_clip
 
 
 def test_sure_and_even_gives_the_number_of_classes():
@@ -43,3 +43,21 @@ def test_splits_are_consecutive_and_averaged():
 def test_bad_input(log_p, num_splits, message):
     with pytest.raises(ValueError, match=message):
         inception_score(log_p, num_splits)
+
+
+@pytest.mark.parametrize("num_splits", [1, 3])
+def test_leaving_clips_out_keeps_the_others_in_their_splits(num_splits):
+    log_p = (2 * torch.randn(17, 6, generator=torch.Generator().manual_seed(0))).log_softmax(-1)
+    edges = [split * 17 // num_splits for split in range(num_splits + 1)]
+    scores = inception_scores(log_p, num_splits)
+    expected = []
+    for row in range(17):
+        split = next(s for s in range(num_splits) if edges[s] <= row < edges[s + 1])
+        others = [r for r in range(edges[split], edges[split + 1]) if r != row]
+        expected.append((scores.sum() - scores[split] + inception_score(log_p[others])) / num_splits)
+    torch.testing.assert_close(scores_without_each_clip(log_p, num_splits), torch.stack(expected), rtol=1e-12, atol=0)
+
+
+def test_a_split_of_one_clip_cannot_lose_it():
+    with pytest.raises(ValueError, match="4 splits needs 8 rows, got 7"):
+        scores_without_each_clip(torch.zeros(7, 1), 4)

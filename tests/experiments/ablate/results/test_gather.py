@@ -272,7 +272,7 @@ def test_figures_show_what_their_csv_says(tmp_path: Path) -> None:
 
 
 def resample(item: PlannedCell, **spread: tuple[float, float]) -> None:
-    """Intervals and replicates of a finished cell: for each metric the mean and the slope of 101 replicates."""
+    """Intervals and pseudo-values of a finished cell: for each metric the mean and the slope of those of 101 clips."""
     path = Path(item.run_dir) / "evals" / PROTOCOL / "metrics.json"
     metrics = json.loads(path.read_text())
     metrics["intervals"] = {name: [metrics[name] - 1, metrics[name] + 3] for name in spread}
@@ -301,12 +301,13 @@ def test_rows_are_compared_on_the_same_draws(folder: Path) -> None:
     lines = {row["metric"]: row for row in csv.DictReader(io.StringIO((folder / "table3_differences.csv").read_text()))}
     fd, kl = lines["fd_judge"], lines["kl_judge"]
     assert (fd["row"], fd["baseline"], fd["seeds"], fd["separable"], kl["separable"]) == ("I", "G", "0", "yes", "no")
-    # Around the difference of the scores (3.5 - 2.5), not of the replicates' means (0.5): 95 % of a spread of 0.2.
+    # Around the difference of the scores (3.5 - 2.5), not of the pseudo-values' means (0.5): their spread is 0.2 and 2
+    # times 0.586, that of 101 steps from -1 to 1, and 1.984 standard errors are its 1.984 / 101^1/2.
     assert float(fd["difference"]) == 1.0
-    assert float(fd["ci_low"]) == pytest.approx(1 - 0.19) and float(fd["ci_high"]) == pytest.approx(1 + 0.19)
-    assert (float(kl["ci_low"]), float(kl["ci_high"])) == pytest.approx((-1.9, 1.9))
+    assert [float(fd[end]) for end in ("ci_low", "ci_high")] == pytest.approx([1 - 0.02314, 1 + 0.02314], abs=1e-5)
+    assert (float(kl["ci_low"]), float(kl["ci_high"])) == pytest.approx((-0.2314, 0.2314), abs=1e-4)
     text = (folder / "table3.md").read_text()
-    assert "| I | +1.000 [+0.810, +1.190] | +0.000 [-1.900, +1.900] not separable |" in text
+    assert "| I | +1.000 [+0.977, +1.023] | +0.000 [-0.231, +0.231] not separable |" in text
 
 
 def test_rows_with_the_same_samples_are_called_equal(folder: Path) -> None:
