@@ -66,7 +66,7 @@ def test_a_mixture_has_its_quantiles_at_few_steps(solver: str, steps: int) -> No
 @pytest.mark.parametrize("scale", [0.1, 1.0, 2.0])
 def test_the_deviation_of_other_gaussians(solver: str, steps: int, scale: float) -> None:
     x = tokens(Mixture([1.0], [0.7], [scale]), solver, steps)
-    error = {"ddim": 2.3, "dpmpp_2m": 0.75, "sde_dpmpp_2m": 1.5}[solver] / steps
+    error = {"ddim": 2.5, "dpmpp_2m": 0.75, "sde_dpmpp_2m": 1.5}[solver] / steps
     assert float(x.std()) == pytest.approx(scale, rel=error)
 
 
