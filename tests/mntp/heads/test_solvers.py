@@ -66,13 +66,13 @@ def test_a_mixture_has_its_quantiles_at_few_steps(solver: str, steps: int) -> No
 @pytest.mark.parametrize("scale", [0.1, 1.0, 2.0])
 def test_the_deviation_of_other_gaussians(solver: str, steps: int, scale: float) -> None:
     x = tokens(Mixture([1.0], [0.7], [scale]), solver, steps)
-    error = {"ddim": 2.3, "dpmpp_2m": 0.75, "sde_dpmpp_2m": 1.5}[solver] / steps
+    error = {"ddim": 2.5, "dpmpp_2m": 0.75, "sde_dpmpp_2m": 1.5}[solver] / steps
     assert float(x.std()) == pytest.approx(scale, rel=error)
 
 
 def diffusers_dpm(schedule: DiffusionSchedule, algorithm: str) -> Any:
     """Their DPM-Solver++ (2M) on the steps of our schedule; its own tables are in single precision, so it gets ours."""
-    scheduler = DPMSolverMultistepScheduler(
+    scheduler: Any = DPMSolverMultistepScheduler(
         schedule.num_steps, trained_betas=schedule.betas.numpy(), algorithm_type=algorithm, final_sigmas_type="zero"
     )
     scheduler.set_timesteps(timesteps=list(reversed(range(schedule.num_steps))))
@@ -82,7 +82,7 @@ def diffusers_dpm(schedule: DiffusionSchedule, algorithm: str) -> Any:
 
 
 def diffusers_ddim(schedule: DiffusionSchedule) -> Any:
-    scheduler = DDIMScheduler(
+    scheduler: Any = DDIMScheduler(
         schedule.num_steps, trained_betas=schedule.betas.numpy(), clip_sample=False, timestep_spacing="linspace"
     )
     scheduler.set_timesteps(schedule.num_steps)

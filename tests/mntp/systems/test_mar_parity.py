@@ -10,7 +10,7 @@ from torch import Tensor
 from mntp.backbones import MaskedEncoderDecoder
 from mntp.batch import TextStream
 from mntp.conditioning.guidance import Guidance
-from mntp.heads import DiffusionHead, HeadSampling, diffusion
+from mntp.heads import DiffusionHead, HeadSampling, likelihood
 from mntp.heads.schedules import DiffusionSchedule
 from mntp.initial_weights import ImageMAR
 from mntp.masking import Fixed
@@ -107,7 +107,7 @@ def test_training_losses(head: DiffusionHead) -> None:
 
 
 def test_the_exact_normal_cdf_would_be_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(diffusion, "approximate_normal_cdf", torch.special.ndtr)
+    monkeypatch.setattr(likelihood, "approximate_normal_cdf", torch.special.ndtr)
     assert not torch.allclose(bound_in_float64(), ARRAYS["loss_vb"].double(), rtol=1e-4, atol=1e-6)
 
 
