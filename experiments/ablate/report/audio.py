@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from data_modules.store.clips import CLIPS, read_clips
 from experiments.ablate.plan.plan_file import Plan
-from experiments.ablate.results.result import Result
+from experiments.ablate.results.table import Result
 from experiments.config.nodes import look_up
 from experiments.runs.state import DONE, eval_folder
 from mntp.io.storage import Folder

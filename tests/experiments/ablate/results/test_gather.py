@@ -13,11 +13,11 @@ import pytest
 from rich.console import Console
 
 from experiments.ablate.plan.cell_state import cell_state
-from experiments.ablate.plan.plan_file import Plan, PlannedCell, PlannedTable, read_plan, write_plan
+from experiments.ablate.plan.plan_file import Plan, PlannedCell, PlannedTable, write_plan
+from experiments.ablate.results.csv_files import COLUMNS
 from experiments.ablate.results.figures import score_points
-from experiments.ablate.results.formats import table_rich
-from experiments.ablate.results.gather import COLUMNS, gather_results
-from experiments.ablate.results.result import Result
+from experiments.ablate.results.gather import gather_results
+from experiments.ablate.results.terminal import table_rich
 from experiments.ablate.show.status_table import status_table
 from experiments.ablate.slurm.state import Queue
 from experiments.runs.state import DONE, FAILED, INTERRUPTED, NOT_RUN, RUNNING, seconds
@@ -168,7 +168,7 @@ def test_scores_out_of_the_judges_domain_are_marked(folder: Path) -> None:
 def test_a_torn_metrics_file_is_that_cells_failure(folder: Path) -> None:
     run = folder / "runs" / "AudioMNTP-G-s0" / "evals" / PROTOCOL / "metrics.json"
     run.write_text('{"fd_judge": 2')
-    results = {result.cell.row: result for result in gather_results(folder)["table3"]}
+    results = {result.cell.row: result for result in gather_results(folder).results}
     assert results["G"].state.state == FAILED and "metrics.json: not JSON" in results["G"].state.reason
     assert results["I"].state.state == DONE
 
@@ -206,9 +206,9 @@ def test_several_seeds_are_told_apart(folder: Path) -> None:
 def test_the_terminal_shows_times_reasons_and_states(folder: Path) -> None:
     out = io.StringIO()
     console = Console(file=out, width=200)
-    results = gather_results(folder)["table3"]
-    console.print(table_rich(results, PlannedTable("Table 3"), "embedded"))
-    console.print(status_table(planned(*(r.cell for r in results)), Queue()))
+    gathered = gather_results(folder)
+    console.print(table_rich(gathered.frame))
+    console.print(status_table(gathered.plan, Queue()))
     for part in ("not run", "failed", "2.500", "1:20", "19 s", "needs 3K", "ValueError: no"):
         assert part in out.getvalue()
 
@@ -258,11 +258,8 @@ def test_figures_show_what_their_csv_says(tmp_path: Path) -> None:
     assert {float(row["seconds_per_clip"]) for row in rows} == {19.0 / 64}
     assert (rows[0]["ci_low"], rows[0]["ci_high"], rows[0]["n"]) == ("3.5", "5.0", "64")
     assert "1,AudioMNTP,C,done" in (tmp_path / "figure6a.csv").read_text()
-    plan, results = read_plan(tmp_path), {name: [] for name in tables}
-    for item in read_plan(tmp_path).cells:
-        results[item.table].append(Result(item, cell_state(item)))
-    swept = score_points(plan, results)["figure6a"]
-    assert [(p.x, p.value, p.low, p.high) for p in swept if p.metric == "fd_judge"] == [
+    swept = score_points(gather_results(tmp_path).frame)["figure6a"]
+    assert [(p.x, p.value, p.ci_low, p.ci_high) for p in swept.itertuples() if p.metric == "fd_judge"] == [
         (1.0, 3.0, 2.5, 4.0), (3.0, 2.0, 1.5, 3.0),
     ]  # fmt: skip
     for item in timed:
