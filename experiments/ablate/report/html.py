@@ -12,7 +12,6 @@ from typing import Any
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from experiments.ablate.matrix.schema import ScheduleCurve
 from experiments.ablate.plan.plan_file import Plan
 from experiments.ablate.report.audio import data_uri, heard_prompts
 from experiments.ablate.report.provenance import origins_of, protocols_of, runs_of
@@ -21,6 +20,7 @@ from experiments.ablate.results.figures import (
     loss_curves,
     loss_figure,
     render,
+    schedule_curves,
     schedule_figure,
     score_figure,
     score_points,
@@ -29,7 +29,7 @@ from experiments.ablate.results.gather import Gathered, gather_results
 from experiments.ablate.results.markdown import BIASED, COMPARABLE, DIFFERENCES, NOT_COMPARABLE
 from experiments.ablate.results.table import Result, differences_of, has_intervals, lines_of, tables_of
 from experiments.ablate.show.plan_table import brief
-from experiments.runs.state import DONE, FAILED, NOT_RUN
+from experiments.runs.state import DONE, NOT_RUN
 from mntp.io.files import atomic_write
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -93,40 +93,47 @@ def write_report(folder: Path, prompts: int, max_mb: float) -> Path:
 
 def report_html(gathered: Gathered, prompts: int, max_bytes: int) -> str:
     """Return the page: everything that it shows is inside it, everything that it quotes is escaped."""
-    plan, results = gathered.plan, gathered.results
-    asked = [result for result in results if result.cell.selected and not result.cell.same_as]
-    heard, left_out = heard_prompts(plan, results, prompts, max_bytes)
-    curves, not_drawn = _schedule_curves(plan, results)
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,
     )  # fmt: skip
     environment.filters["brief"] = brief
+    heard, left_out = heard_prompts(gathered.plan, gathered.results, prompts, max_bytes)
     return environment.get_template("report.html.jinja").render(
-        plan=plan,
-        counts=Counter(result.state.state for result in asked),
-        sections=[
-            _section(name, table, [result for result in results if result.cell.table == name])
-            for name, table in tables_of(gathered.frame).items()
-        ],
-        figures=list(_figures(plan, gathered.frame)),
-        schedules=curves,
-        schedules_picture=_svg(schedule_figure(curves)) if curves else "",
-        schedules_not_drawn=not_drawn,
+        plan=gathered.plan,
+        sections=[_section(name, table, gathered.results) for name, table in tables_of(gathered.frame).items()],
+        figures=list(_figures(gathered.plan, gathered.frame)),
         prompts=heard,
         left_out=left_out,
-        failures=[result for result in asked if result.state.state not in (DONE, NOT_RUN)],
-        waiting=[result for result in asked if result.state.state == NOT_RUN],
-        runs=runs_of(asked),
-        origins=origins_of(results),
-        protocols=protocols_of(plan, results),
         texts=TEXTS,
         DONE=DONE,
-        FAILED=FAILED,
+        **_schedules(gathered),
+        **_states(gathered.results),
+        origins=origins_of(gathered.results),
+        protocols=protocols_of(gathered.plan, gathered.results),
     )
 
 
+def _schedules(gathered: Gathered) -> dict[str, Any]:
+    used = {result.cell.settings.get("schedule", "") for result in gathered.results}
+    curves, not_drawn = schedule_curves(gathered.plan, used)
+    picture = _svg(schedule_figure(curves)) if curves else ""
+    return {"schedules": curves, "schedules_picture": picture, "schedules_not_drawn": not_drawn}
+
+
+def _states(results: list[Result]) -> dict[str, Any]:
+    """How many of the cells that were asked for are in which state, and those that aren't finished."""
+    asked = [result for result in results if result.cell.selected and not result.cell.same_as]
+    return {
+        "counts": Counter(result.state.state for result in asked),
+        "failures": [result for result in asked if result.state.state not in (DONE, NOT_RUN)],
+        "waiting": [result for result in asked if result.state.state == NOT_RUN],
+        "runs": runs_of(asked),
+    }
+
+
 def _section(name: str, table: pd.DataFrame, results: list[Result]) -> _Section:
+    results = [result for result in results if result.cell.table == name]
     differences = differences_of(table)
     curves = loss_curves(results, MAX_CURVES)
     paper = [(cell, values) for cell, values in lines_of(table, "printed") if any(item.published for item in values)]
@@ -149,24 +156,6 @@ def _figures(plan: Plan, frame: pd.DataFrame) -> Iterable[tuple[str, str, list[s
         if len(points):
             title = SECONDS_TITLE if name == SECONDS else plan.tables[name].title
             yield title, _svg(score_figure(points, name)), [f"{name}.png", f"{name}.csv"]
-
-
-def _schedule_curves(plan: Plan, results: list[Result]) -> tuple[dict[str, ScheduleCurve], dict[str, str]]:
-    """The mask ratio schedules that the results use, and why others of them can't be drawn, both by name."""
-    used = {result.cell.settings.get("schedule") for result in results}
-    if not used & plan.schedules.keys():
-        return {}, {}
-    from experiments.ablate.matrix.schedules import schedule_curve  # torch
-
-    curves: dict[str, ScheduleCurve] = {}
-    not_drawn: dict[str, str] = {}
-    for name, spec in plan.schedules.items():
-        if name in used:
-            try:
-                curves[name] = schedule_curve(spec, plan.schedules)
-            except ValueError as error:  # a class of a package that isn't imported here
-                not_drawn[name] = str(error)
-    return curves, not_drawn
 
 
 def _svg(figure: Any) -> str:

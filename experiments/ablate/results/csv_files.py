@@ -12,6 +12,8 @@ COLUMNS = (
     "ci_low", "ci_high", "n", "coverage", "gpu_seconds", "state", "commit",
 )  # fmt: skip
 
+ENDS = ("ci_low", "ci_high")
+
 
 def results_csv(frame: pd.DataFrame) -> str:
     """Return the long table: a line per cell and metric; a cell that isn't done has its metrics without values.
@@ -28,23 +30,25 @@ def table_csv(table: pd.DataFrame) -> str:
 
     A number that is missing is an empty field beside its state; one that doesn't apply is `n/a`.
     """
-    cell, ours = next(lines_of(table))
-    _, paper = next(lines_of(table, "printed"))
-    names = [
-        "row", *cell.settings, "state", "scale", "judge", "seed", "num_clips", *(item.metric for item in ours),
-        *(f"{item.metric}_{end}" for item in ours if item.better for end in ("ci_low", "ci_high")),
-        "protocol_hash", *(f"published_{item.metric}" for item in paper),
-    ]  # fmt: skip
     lines = [
-        [
-            cell.row, *cell.settings.values(), cell.state, cell.scale, cell.judge, cell.seed, cell.num_clips,
-            *(item.exact for item in ours),
-            *(end for item in ours if item.better for end in (item.ci_low, item.ci_high)),
-            cell.protocol_hash, *(item.published for item in paper),
-        ]
+        _fields(cell, ours, paper)
         for (cell, ours), (_, paper) in zip(lines_of(table), lines_of(table, "printed"), strict=True)
-    ]  # fmt: skip
-    return csv_text(names, lines)
+    ]
+    return csv_text([name for name, _ in lines[0]], [[value for _, value in line] for line in lines])
+
+
+def _fields(cell: Any, ours: Sequence[Any], paper: Sequence[Any]) -> list[tuple[str, Any]]:
+    """The columns of one line: headings with values."""
+    intervals = [(f"{item.metric}_{end}", getattr(item, end)) for item in ours if item.better for end in ENDS]
+    return [
+        ("row", cell.row),
+        *cell.settings.items(),
+        *((name, getattr(cell, name)) for name in ("state", "scale", "judge", "seed", "num_clips")),
+        *((item.metric, item.exact) for item in ours),
+        *intervals,
+        ("protocol_hash", cell.protocol_hash),
+        *((f"published_{item.metric}", item.published) for item in paper),
+    ]
 
 
 def differences_csv(table: pd.DataFrame) -> str:

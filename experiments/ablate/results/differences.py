@@ -1,6 +1,6 @@
 """Differences between the rows of a table, clip by clip: whether the data can tell them apart."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,42 +44,54 @@ def compare_with(baseline: str | None, table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _differences(baseline: str, table: pd.DataFrame) -> Iterator[tuple[Any, ...]]:
-    others = {seed: _scored(cell) for seed, cell in table[table.row == baseline].groupby("seed")}
-    trained = table[~table.reference & (table.row != baseline)]
-    for row, of_row in trained.groupby("row", sort=False):
-        pairs = {seed: (_scored(cell), others[seed]) for seed, cell in of_row.groupby("seed") if seed in others}
-        rated = of_row[(of_row.shown > 0) & (of_row.better != 0)].drop_duplicates("metric")
-        for metric, digits in zip(rated.metric, rated.digits, strict=True):
-            if found := _compare(metric, pairs):
-                seeds, difference, separable = found
-                ends = difference.value, difference.low, difference.high
-                text = "equal" if ends == (0, 0, 0) else difference.shown(digits, separable)  # the same samples
-                yield row, baseline, metric, seeds, *ends, separable, text
+    rows = _by_row_and_seed(table[~table.reference | (table.row == baseline)])
+    others = {seed: _scored(metrics) for seed, metrics in rows.pop(baseline, {}).items()}
+    for row, seeds in rows.items():
+        pairs = {seed: (_scored(metrics), others[seed]) for seed, metrics in seeds.items() if seed in others}
+        for item in next(iter(seeds.values())):
+            found = _compare(item.metric, pairs) if item.shown and item.better else None
+            if found is not None:
+                yield row, baseline, item.metric, *_facts(item.digits, *found)
 
 
-def _scored(cell: pd.DataFrame) -> _Scored:
-    about = cell.iloc[0]
-    path = eval_folder(Path(about.run_dir), about.protocol_hash) / REPLICATES
-    values = dict(zip(cell.metric, cell.value, strict=True))
-    return _Scored(values, read_replicates(path) if about.state == DONE else {})
+def _by_row_and_seed(table: pd.DataFrame) -> dict[str, dict[int, list[Any]]]:
+    """The metrics of each cell, as named tuples."""
+    rows: dict[str, dict[int, list[Any]]] = {}
+    for item in table.itertuples():
+        rows.setdefault(item.row, {}).setdefault(item.seed, []).append(item)
+    return rows
 
 
-def _compare(metric: str, pairs: dict[Any, tuple[_Scored, _Scored]]) -> tuple[str, Difference, bool] | None:
-    """Compare two rows over the seeds that both have."""
-    seeds, values, replicates = [], [], []
-    for seed, (ours, theirs) in pairs.items():
-        value, baseline = ours.values[metric], theirs.values[metric]
-        moved, still = ours.replicates.get(metric), theirs.replicates.get(metric)
-        if value is None or baseline is None or moved is None or still is None or len(moved) != len(still):
-            continue
-        seeds.append(str(seed))
-        values.append(value - baseline)
-        replicates.append(moved - still)
-    if not values:
+def _facts(digits: int, seeds: str, difference: Difference, separable: bool) -> tuple[Any, ...]:
+    ends = difference.value, difference.low, difference.high
+    text = "equal" if ends == (0, 0, 0) else difference.shown(digits, separable)  # rows with the same samples
+    return seeds, *ends, separable, text
+
+
+def _scored(metrics: Sequence[Any]) -> _Scored:
+    cell = metrics[0]
+    path = eval_folder(Path(cell.run_dir), cell.protocol_hash) / REPLICATES
+    return _Scored({item.metric: item.value for item in metrics}, read_replicates(path) if cell.state == DONE else {})
+
+
+def _compare(metric: str, pairs: dict[int, tuple[_Scored, _Scored]]) -> tuple[str, Difference, bool] | None:
+    """Compare two rows over the seeds that both have: these seeds, the mean difference, whether it is separable."""
+    found = {seed: moved for seed, (ours, theirs) in pairs.items() if (moved := _moved(metric, ours, theirs))}
+    if not found:
         return None
-    mean = np.mean(np.stack(replicates), axis=0)
-    total = paired_difference(float(np.mean(values)), mean, 0.0, np.zeros_like(mean))
+    values = [value for value, _ in found.values()]
+    replicates = np.mean(np.stack([each for _, each in found.values()]), axis=0)
+    total = paired_difference(float(np.mean(values)), replicates, 0.0, np.zeros_like(replicates))
     if total is None:
         return None
     agree = len({value > 0 for value in values}) == 1
-    return " ".join(seeds), total, total.separable and agree
+    return " ".join(map(str, found)), total, total.separable and agree
+
+
+def _moved(metric: str, ours: _Scored, theirs: _Scored) -> tuple[float, Replicates] | None:
+    """The difference of two scores, and that of their replicates; None where either is missing."""
+    value, other = ours.values.get(metric), theirs.values.get(metric)
+    replicates, others = ours.replicates.get(metric), theirs.replicates.get(metric)
+    if value is None or other is None or replicates is None or others is None or len(replicates) != len(others):
+        return None
+    return value - other, replicates - others

@@ -6,13 +6,15 @@ matplotlib is imported where something is drawn, so that looking at a table does
 import io
 import itertools
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from experiments.ablate.matrix.schedules import schedule_curve
 from experiments.ablate.matrix.schema import ScheduleCurve, row_label
+from experiments.ablate.plan.plan_file import Plan
 from experiments.ablate.results.table import CELL, Result, tables_of
 
 if TYPE_CHECKING:
@@ -143,6 +145,23 @@ def loss_figure(curves: Sequence[tuple[str, list[int], list[float]]]) -> "Figure
     panel.grid(alpha=0.3, which="both")
     figure.legend(loc="outside right upper", fontsize=8, frameon=False)
     return figure
+
+
+def schedule_curves(plan: Plan, used: Collection[str]) -> tuple[dict[str, ScheduleCurve], dict[str, str]]:
+    """Compute the mask ratio schedules of a plan that are used; imports torch if there are any.
+
+    Returns:
+        The curves by name; and why others can't be drawn, such as those of a package that isn't imported here.
+    """
+    curves: dict[str, ScheduleCurve] = {}
+    not_drawn: dict[str, str] = {}
+    for name in plan.schedules:
+        if name in used:
+            try:
+                curves[name] = schedule_curve(plan.schedules[name], plan.schedules)
+            except ValueError as error:
+                not_drawn[name] = str(error)
+    return curves, not_drawn
 
 
 def schedule_figure(curves: Mapping[str, ScheduleCurve]) -> "Figure":

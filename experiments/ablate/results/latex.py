@@ -1,4 +1,4 @@
-"""Tables in LaTeX, in the paper's shape: booktabs rules, best in bold, the paper's values beside ours or apart.
+"""Tables in LaTeX, as in the paper: booktabs rules, best in bold, the paper's values beside ours or apart.
 
 The text needs the packages `booktabs` and `graphicx`; a wide table is scaled to the line.
 """
@@ -47,7 +47,7 @@ def table_latex(table: pd.DataFrame) -> str:
     """
     about, _ = next(lines_of(table))
     caption = f"{about.title} (scale {about.scale}, judge {about.judge})"
-    notes = ["Half of the 95 % interval over clips behind ±."] if has_intervals(table) else []
+    notes = ["After ±: half of the 95 % interval over clips."] if has_intervals(table) else []
     lines = [r"\begin{table}", r"\centering", rf"\caption{{{escape('. '.join((caption, *notes)))}}}"]
     lines += _scaled(_beside(table) if about.comparable else _ours(table))
     if not about.comparable and (table.published != "").any():

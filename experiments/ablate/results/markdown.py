@@ -63,28 +63,35 @@ def _published(table: pd.DataFrame, several_seeds: bool) -> Iterator[str]:
     yield from ("", "## Published", "", COMPARABLE if about.comparable else NOT_COMPARABLE, "")
     yield from _head(["row", *(item.metric for item in paper)])
     by_seed = several_seeds and about.comparable
-    rows = table if by_seed else without_repetitions(table)
-    for cell, paper in lines_of(rows, "printed"):
+    for cell, paper in lines_of(table if by_seed else without_repetitions(table), "printed"):
         if any(item.published for item in paper):
-            values = ((item.published or "not given") + (f" ({item.gap})" if item.gap else "") for item in paper)
-            yield _line([_name(cell, by_seed), *values])
+            yield _line([_name(cell, by_seed), *map(_paper_value, paper)])
+
+
+def _paper_value(item: Any) -> str:
+    """As `14.81 (-0.31)`, with ours less the paper's in brackets."""
+    return (item.published or "not given") + (f" ({item.gap})" if item.gap else "")
 
 
 def _over_seeds(table: pd.DataFrame) -> Iterator[str]:
     """Mean and standard deviation over training seeds, and how many there are."""
-    trained = table[(table.shown > 0) & ~table.reference]
+    rows: dict[str, list[list[Any]]] = {}
+    for cell, ours in lines_of(table):
+        if not cell.reference:
+            rows.setdefault(cell.row, []).append(ours)
     yield from ("", "## Over training seeds: mean, standard deviation (n - 1), n", "")
-    yield from _head(["row", *trained.metric.unique()])
-    for row, of_row in trained.groupby("row", sort=False):
-        yield _line([row, *(_spread(metric) for _, metric in of_row.groupby("metric", sort=False))])
+    yield from _head(["row", *(item.metric for item in next(lines_of(table))[1])])
+    for row, seeds in rows.items():
+        yield _line([row, *map(_spread, zip(*seeds, strict=True))])
 
 
-def _spread(metric: pd.DataFrame) -> str:
-    values, digits = [value for value in metric.value if value is not None], metric.digits.iloc[0]
+def _spread(seeds: Sequence[Any]) -> str:
+    """As `2.500, 0.500, 3`, of one metric."""
+    values, digits = [item.value for item in seeds if item.value is not None], seeds[0].digits
     if not values:
         return "no value"
-    spread = f", {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
-    return f"{statistics.fmean(values):.{digits}f}{spread}, {len(values)}"
+    deviation = f", {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
+    return f"{statistics.fmean(values):.{digits}f}{deviation}, {len(values)}"
 
 
 def _differences(table: pd.DataFrame) -> Iterator[str]:

@@ -38,9 +38,15 @@ class Result:
         """Every number of a finished cell, by metric; {} for a cell that isn't done."""
         if self.state.state != DONE:
             return {}
+        found = self.state.metrics | self._costs()
+        numbers = {name: value for name, value in found.items() if isinstance(value, int | float)}
+        return {name: float(value) for name, value in numbers.items() if not isinstance(value, bool)}
+
+    def _costs(self) -> dict[str, Any]:
+        """Time and size of a trained model by metric; None where the run has no record of it, or trained nothing."""
         run = self.state.run if self.cell.source == "model" else {}
         parameters, head, gpu = (run.get(key) for key in ("num_parameters", "num_head_parameters", "gpu_seconds"))
-        found = self.state.metrics | {
+        return {
             "train_seconds": run.get("train_seconds"),
             "sample_seconds": self.state.timings.get("sample_seconds") if run else None,
             "parameters": parameters,
@@ -48,8 +54,6 @@ class Result:
             "head_share": head / parameters if head is not None and parameters else None,
             "gpu_hours": gpu / 3600 if gpu else None,
         }
-        numbers = {name: value for name, value in found.items() if isinstance(value, int | float)}
-        return {name: float(value) for name, value in numbers.items() if not isinstance(value, bool)}
 
     def held_out(self) -> dict[str, Metric]:
         """The held-out metric that the run's record declares; of an older record, the one that all tables had."""

@@ -315,6 +315,58 @@ def test_rows_with_the_same_samples_are_called_equal(folder: Path) -> None:
     assert "I,G,kl_judge,0,0.0,0.0,0.0,no" in (folder / "table3_differences.csv").read_text()
 
 
+VELOCITY = {"name": "ntp_velocity_loss", "digits": 2, "better": -1}
+ACCURACY = {"name": "codec_accuracy", "digits": 1, "better": 1}
+
+
+def test_the_held_out_metric_that_a_run_declares_has_a_column(folder: Path) -> None:
+    cells = [cell(folder, "table3", row) for row in ("G", "I", "L", "M", "K")]
+    found = {"held_out_metric": VELOCITY}
+    finish(cells[0], scores(2.5, None, ntp_velocity_loss=0.456, ntp_velocity_loss_sound=0.1), **found)
+    finish(cells[1], scores(3.5, None, ntp_velocity_loss=0.123), **found)
+    finish(cells[2], scores(3.5, None, codec_accuracy=7.77), held_out_metric=ACCURACY)
+    finish(cells[3], scores(3.5, None, codec_accuracy=8.88), held_out_metric=ACCURACY)
+    resample(cells[0], ntp_velocity_loss=(1.0, 0.1))
+    resample(cells[1], ntp_velocity_loss=(1.0, 0.1))
+    resample(cells[2], codec_accuracy=(1.0, 0.1))
+    write_plan(planned(*cells), folder)
+    gather_results(folder)
+    lines = (folder / "table3.md").read_text().splitlines()
+    assert "| ntp_velocity_loss ↓ | codec_accuracy ↑ | train_seconds |" in lines[4]
+    values = {line.split(" | ")[0]: line.split(" | ")[8:10] for line in lines[6:11]}
+    assert values["| G"] == ["0.46 ± 2.00", "n/a"] and values["| I"] == ["**0.12 ± 2.00**", "n/a"]
+    assert values["| L"] == ["n/a", "7.8 ± 2.0"] and values["| M"] == ["n/a", "**8.9**"]
+    assert values["| K"] == ["failed", "failed"]
+    rows = list(csv.DictReader(io.StringIO((folder / "results.csv").read_text())))
+    listed = {(row["row"], row["metric"]): row for row in rows}
+    assert {("G", "ntp_velocity_loss_sound"), ("K", "codec_accuracy")} <= set(listed)
+    assert not {metric for _, metric in listed if metric == "ntp_loss"}
+    # A measure whose name says nothing of a loss rests on the held-out clips, too.
+    assert listed["L", "codec_accuracy"]["n"] == listed["G", "ntp_velocity_loss"]["n"] == "32"
+    differences = csv.DictReader(io.StringIO((folder / "table3_differences.csv").read_text()))
+    assert [(row["row"], row["metric"]) for row in differences] == [("I", "ntp_velocity_loss")]
+
+
+def test_rows_recorded_before_heads_declared_their_metric_keep_their_column(folder: Path) -> None:
+    new = cell(folder, "table3", "L")
+    finish(new, scores(3.5, None, ntp_velocity_loss=0.123), held_out_metric=VELOCITY)
+    write_plan(planned(cell(folder, "table3", "G"), new), folder)
+    gather_results(folder)
+    text = (folder / "table3.md").read_text()
+    assert "| ntp_loss ↓ | ntp_velocity_loss ↓ |" in text and "| **2.500** |" in text and "| 0.2468 | n/a |" in text
+
+
+def test_a_share_that_the_paper_prints_in_percent_is_not_subtracted(tmp_path: Path) -> None:
+    item = cell(tmp_path, "table4", "1", scale="base", published={"fd": "16.97", "head_share": "5.4%"})
+    metrics = {"fd": 16.5, "num_clips": 64, "scoring_hash": scores(0, None)["scoring_hash"]}
+    finish(item, metrics, num_parameters=1000, num_head_parameters=54)
+    table = PlannedTable("Table 4", ("head_share",))
+    write_plan(plan_of(item, judge="audioldm", table4=table), tmp_path)
+    gather_results(tmp_path)
+    text = (tmp_path / "table4.md").read_text()
+    assert "| 16.97 (-0.47) |" in text and "| 5.4% |" in text and "| 0.054 |" in text
+
+
 def test_seeds_are_averaged_and_must_agree(folder: Path) -> None:
     cells = [
         cell(folder, "table3", row, seed=seed, run_dir=str(folder / "runs" / f"{row}-s{seed}"))
