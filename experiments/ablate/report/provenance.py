@@ -11,6 +11,7 @@ from experiments.ablate.results.table import Result
 from experiments.ablate.slurm.array import ATTEMPT
 from experiments.runs.state import DONE, seconds
 from mntp.io.json_lines import read_json
+from mntp.io.nested import flatten
 
 
 @dataclass(frozen=True)
@@ -87,13 +88,8 @@ def _facts(record: Mapping[str, Any]) -> dict[str, str]:
 def protocols_of(plan: Plan, results: Iterable[Result]) -> list[tuple[str, list[tuple[str, str]]]]:
     """The protocols that finished cells were scored by: their hashes, and their rules with dotted keys."""
     used = {result.cell.protocol_hash for result in results if result.state.state == DONE}
-    return [(key, _flat(rules)) for key, rules in plan.protocols.items() if key in used]
-
-
-def _flat(content: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    """Nested keys as dotted ones, with their values as text."""
-    items = []
-    for key, value in content.items():
-        name = f"{prefix}{key}"
-        items += _flat(value, f"{name}.") if isinstance(value, dict) else [(name, str(value))]
-    return items
+    return [
+        (key, [(name, str(value)) for name, value in flatten(rules).items()])
+        for key, rules in plan.protocols.items()
+        if key in used
+    ]
