@@ -19,7 +19,7 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class _Scored:
-    """The scores of one cell with their replicates, by metric."""
+    """The scores of one cell with their pseudo-values, by metric."""
 
     values: dict[str, float | None]
     replicates: dict[str, Replicates]
@@ -28,17 +28,18 @@ class _Scored:
 def compare_with(baseline: str | None, table: pd.DataFrame) -> pd.DataFrame:
     """Compare every trained row of a table with one of them, in every metric that has a better direction.
 
-    Replicates are read once per scoring; those of one row and of the baseline are held at a time.
+    Pseudo-values are read once per scoring; those of one row and of the baseline are held at a time.
 
     Args:
         baseline: the row, or None.
         table: its rows by cell and metric, as in `results_frame`.
 
     Returns:
-        A line for each row and metric whose replicates both rows have for some training seed: `row`, `baseline`,
+        A line for each row and metric whose pseudo-values both rows have for some training seed: `row`, `baseline`,
         `metric`, `seeds` that both have, `difference` (mean over these seeds of the row's value less the baseline's)
-        with the ends of its 95 % interval over clips, `separable` (the interval leaves zero out, and every seed's
-        difference has the same sign) and `difference_text`, which says all of this.
+        with the ends of its 95 % interval over clips, `separable` (the permutation test over clips rejects equal scores
+        at 5 %, the interval leaves zero out, and every seed's difference has the same sign) and `difference_text`,
+        which says all of this.
     """
     return pd.DataFrame(_differences(baseline, table) if baseline else [], columns=COLUMNS, dtype=object)
 
@@ -89,7 +90,7 @@ def _compare(metric: str, pairs: dict[int, tuple[_Scored, _Scored]]) -> tuple[st
 
 
 def _moved(metric: str, ours: _Scored, theirs: _Scored) -> tuple[float, Replicates] | None:
-    """The difference of two scores, and that of their replicates; None where either is missing."""
+    """The difference of two scores, and that of their pseudo-values; None where either is missing."""
     value, other = ours.values.get(metric), theirs.values.get(metric)
     replicates, others = ours.replicates.get(metric), theirs.replicates.get(metric)
     if value is None or other is None or replicates is None or others is None or len(replicates) != len(others):

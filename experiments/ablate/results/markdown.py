@@ -18,9 +18,9 @@ BIASED = (
     "clips, Frechet distances upwards: compare rows of equal numbers only."
 )
 DIFFERENCES = (
-    "In brackets the 95 % interval of the mean difference, both rows resampled on the same clips. Not separable: it "
-    "holds zero, or the sign changes between training seeds. Training seeds are not resampled: one seed alone says "
-    "nothing of how another would end."
+    "In brackets the 95 % interval of the mean difference on the same clips. Not separable: the interval holds zero, a "
+    "permutation test over clips doesn't reject equal scores at 5 %, or the sign changes between training seeds. None "
+    "of this resamples training seeds: one seed says nothing about how another would end."
 )
 
 

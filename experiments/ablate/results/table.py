@@ -105,7 +105,7 @@ def results_frame(plan: Plan, results: Sequence[Result]) -> pd.DataFrame:
         results: what the run folders of its cells say.
 
     Raises:
-        ValueError: the replicates of a finished cell are damaged.
+        ValueError: the pseudo-values of a finished cell are damaged.
     """
     tables: dict[str, list[Result]] = {}
     for result in results:
