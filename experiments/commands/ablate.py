@@ -6,7 +6,7 @@ Each returns its exit code. Only `plan` and `run` import torch, and only when th
 from collections.abc import Callable
 from pathlib import Path
 
-from experiments.ablate.local.execute import console, execute, show_tables
+from experiments.ablate.local.execute import console, execute
 from experiments.ablate.local.runner import run_command
 from experiments.ablate.matrix.schema import DEFAULT_SCALE
 from experiments.ablate.plan.jobs import plan_jobs
@@ -107,6 +107,8 @@ def gather(out: Path = Path("results"), scale: str = DEFAULT_SCALE) -> int:
         out: folder of the results.
         scale: the scale that was planned.
     """
+    from experiments.ablate.results.gather import show_tables  # pandas: status needs it no more than torch
+
     show_tables(results_folder(out, scale), console())
     return 0
 

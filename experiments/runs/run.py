@@ -121,7 +121,14 @@ def train_and_measure(run_dir: Path, config: dict[str, Any], progress: ProgressF
     losses = suite.trainer.validate(
         suite.model, datamodule=suite.datamodule, ckpt_path=final, weights_only=True, verbose=False
     )[0]
-    update_record(run_dir, held_out={name.removeprefix("val/"): value for name, value in losses.items()})
+    head = suite.model.head
+    update_record(
+        run_dir,
+        held_out={name.removeprefix("val/"): value for name, value in losses.items()},
+        held_out_metric={
+            "name": suite.model.held_out_name, "digits": head.held_out_digits, "better": head.held_out_better,
+        },
+    )  # fmt: skip
 
 
 def train(run_dir: Path, suite: SuiteCLI, progress: ProgressFile) -> None:

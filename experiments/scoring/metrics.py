@@ -33,7 +33,9 @@ JUDGED = {
         "clap": Metric(3, 1),
     },
 }
-OWN = {"ntp_loss": Metric(4, -1), "train_seconds": Metric(0, 0)}
+# Of runs that were recorded before heads declared their held-out metric (`mntp.heads.base.HeldOut`).
+HELD_OUT_BEFORE = {"ntp_loss": Metric(4, -1)}
+OWN = {"train_seconds": Metric(0, 0)}
 # What a table shows beside these where its `columns` say so, as in Table 4.
 EXTRA_METRICS = {
     "parameters": Metric(0, 0),
@@ -54,12 +56,14 @@ EXTRA_METRICS = {
     "pesq": Metric(2, 1),
     "mel_distance": Metric(3, -1),
 }
-METRICS = {name: metric for family in (*JUDGED.values(), OWN, EXTRA_METRICS) for name, metric in family.items()}
+_FAMILIES = (*JUDGED.values(), HELD_OUT_BEFORE, OWN, EXTRA_METRICS)
+METRICS = {name: metric for family in _FAMILIES for name, metric in family.items()}
+UNDECLARED = Metric(4, 0)
 
 
-def shown_metrics(judge: str) -> tuple[str, ...]:
-    """The metrics that every table of a judge shows."""
-    return (*JUDGED[judge], *OWN)
+def shown_metrics(judge: str, held_out: dict[str, Metric] = HELD_OUT_BEFORE) -> dict[str, Metric]:
+    """The metrics that every table of a judge shows, with the held-out metrics of its rows."""
+    return JUDGED[judge] | held_out | OWN
 
 
 JudgeKind = Literal["embedded", "audioldm"]

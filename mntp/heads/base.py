@@ -65,10 +65,14 @@ class Head(nn.Module, ABC):
     Attributes:
         solvers: names of the ways to draw a token, the default first.
         held_out_name: what `held_out_loss` measures; numbers under different names don't compare.
+        held_out_digits: digits after the decimal point that tables show of it.
+        held_out_better: -1 where lower is better, 1 where higher is.
     """
 
     solvers: ClassVar[tuple[str, ...]]
     held_out_name: ClassVar[str]
+    held_out_digits: ClassVar[int] = 4
+    held_out_better: ClassVar[int] = -1
 
     def __init__(self, token_dim: int, cond_dim: int) -> None:
         super().__init__()

@@ -8,9 +8,6 @@ from rich.text import Text
 
 from experiments.ablate.local.runner import InterruptedRunError, run_jobs
 from experiments.ablate.plan.job import Job
-from experiments.ablate.plan.plan_file import read_plan
-from experiments.ablate.results.formats import table_rich
-from experiments.ablate.results.gather import gather_results
 from experiments.runs.state import DONE, INTERRUPTED, STYLES
 
 PIPE_WIDTH = 160
@@ -31,6 +28,8 @@ def execute(
     Returns:
         0 if every job is done, 1 if one isn't, 130 or 143 if the runner was interrupted.
     """
+    from experiments.ablate.results.gather import gather_results, show_tables  # pandas, which `status` doesn't need
+
     try:
         views = run_jobs(jobs, command, console, parallel=parallel)
     except InterruptedRunError as stop:
@@ -48,15 +47,6 @@ def execute(
         console.print(Text(f"{view.label} {view.state} ({view.job.run_dir})", style=STYLES[view.state]))
         console.print(Text(view.note))
     return 1 if missing else 0
-
-
-def show_tables(folder: Path, console: Console) -> None:
-    """Gather the results of a planned folder, print the tables and say where they were written."""
-    planned = read_plan(folder)
-    tables = gather_results(folder)
-    for name, results in tables.items():
-        console.print(table_rich(results, planned.tables[name], planned.judge))
-    console.print(f"written: {folder}/results.csv, " + ", ".join(f"{name}.csv|md|tex" for name in tables))
 
 
 def console() -> Console:

@@ -1,11 +1,9 @@
 """The mask ratio schedules that a matrix declares, drawn as curves."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from experiments.ablate.matrix.load import load_matrix
 from experiments.ablate.matrix.overlay import Setting
 from experiments.ablate.matrix.schema import Matrix, ScheduleCurve
 from mntp.registry import build
@@ -14,32 +12,24 @@ if TYPE_CHECKING:
     from mntp.masking import MaskRatio
 
 AXIS, KEY = "schedule", "model.init_args.mask_ratio"
-NUM_CURVE_BINS = 100  # of a law in plan.json
+NUM_BINS = 500
 VISIBLE_MASS = 1e-3  # atoms below it are not marked
 
 
-def declared_schedules(path: Path) -> dict[str, dict[str, Any]]:
-    """The laws of a matrix's axis `schedule` by name, as declared: `class_path` and `init_args`.
+def schedule_curve(spec: dict[str, Any], named: dict[str, dict[str, Any]]) -> ScheduleCurve:
+    """Compute the curve of a mask ratio schedule.
+
+    Args:
+        spec: the distribution as declared: `class_path` and `init_args`.
+        named: the matrix's schedules, by whose names the formula of a mixture calls its components.
 
     Raises:
-        ValueError: the axis is missing.
+        ValueError: the class is unknown, or doesn't take its arguments.
     """
-    declared = schedules_of(load_matrix(path))
-    if not declared:
-        raise ValueError(f"{path}: draws nothing without an axis '{AXIS}' whose values set {KEY}")
-    return declared
-
-
-def schedule_curves(matrix: Matrix) -> dict[str, ScheduleCurve]:
-    """The laws of a matrix's axis `schedule` by name, drawn out; none where it has no such axis."""
-    declared, edges = schedules_of(matrix), np.linspace(0, 1, NUM_CURVE_BINS + 1)
-    curves = {}
-    for name, spec in declared.items():
-        law = build_mask_ratio(spec)
-        values = [round(float(value), 4) for value in density(law, edges)]
-        atoms = [[ratio, mass] for ratio, mass in law.atoms.items() if mass >= VISIBLE_MASS]
-        curves[name] = ScheduleCurve(formula(spec, declared), round(mean_ratio(law), 4), values, atoms)
-    return curves
+    ratio = build_mask_ratio(spec)
+    atoms = [[value, mass] for value, mass in ratio.atoms.items() if mass >= VISIBLE_MASS]
+    values = density(ratio, np.linspace(0, 1, NUM_BINS + 1)).tolist()
+    return ScheduleCurve(formula(spec, named), mean_ratio(ratio), values, atoms)
 
 
 def schedules_of(matrix: Matrix) -> dict[str, dict[str, Any]]:

@@ -6,6 +6,7 @@ from typing import Any
 
 from experiments.ablate.matrix.expand import expand
 from experiments.ablate.matrix.load import load_matrix
+from experiments.ablate.matrix.schedules import schedules_of
 from experiments.ablate.matrix.select import select_rows
 from experiments.ablate.plan.build import build_plan
 from experiments.ablate.plan.earlier import with_earlier
@@ -29,11 +30,9 @@ def plan_jobs(
     def prepared(config: dict[str, Any]) -> dict[str, str]:
         return prepare(config, judges, kind, weights)
 
-    from experiments.ablate.matrix.schedules import schedule_curves
-
     folder = results_folder(out, scale)
     planned, jobs = build_plan(loaded, cells, selected, runs, resolve, prepared)
-    planned = with_earlier(replace(planned, laws=schedule_curves(loaded)), folder)
+    planned = with_earlier(replace(planned, schedules=schedules_of(loaded)), folder)
     write_plan(planned, folder)
     return planned, jobs
 

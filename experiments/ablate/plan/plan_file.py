@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from experiments.ablate.matrix.schema import DEFAULT_SCALE, ScheduleCurve, cell_label
+from experiments.ablate.matrix.schema import DEFAULT_SCALE, cell_label
 from mntp.io.files import atomic_write
 
 FORMAT = 3
@@ -90,7 +90,7 @@ class Plan:
         tables: how each is shown, by name.
         protocols: protocol hash to the protocol's content.
         cells: all cells of all tables, also those that weren't asked for.
-        laws: the mask schedules of the matrix by name, drawn out so that a report needs no torch (`ScheduleCurve`).
+        schedules: the mask ratio schedules of the matrix by name, as declared: `class_path` and `init_args`.
     """
 
     matrix: str
@@ -99,7 +99,7 @@ class Plan:
     tables: dict[str, PlannedTable]
     protocols: dict[str, dict[str, Any]]
     cells: tuple[PlannedCell, ...]
-    laws: dict[str, ScheduleCurve] = field(default_factory=dict)
+    schedules: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
 def results_folder(out: Path, scale: str) -> Path:
@@ -132,8 +132,8 @@ def read_plan(folder: Path) -> Plan:
             name: PlannedTable(**{**table, "columns": tuple(table["columns"])})
             for name, table in content.pop("tables").items()
         }
-        laws = {name: ScheduleCurve(**law) for name, law in content.pop("laws", {}).items()}
-        return Plan(cells=cells, tables=tables, laws=laws, **content)
+        content.pop("laws", None)  # earlier plans held the curves of the schedules
+        return Plan(cells=cells, tables=tables, **content)
     except FileNotFoundError:
         raise FileNotFoundError(f"{path}: nothing is planned here; `mntp ablate plan` writes it") from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from data_modules.store.clips import CLIPS, read_clips
 from experiments.ablate.plan.plan_file import Plan
-from experiments.ablate.results.result import Result
+from experiments.ablate.results.table import Result
 from experiments.config.nodes import look_up
 from experiments.runs.state import DONE, eval_folder
 from mntp.io.storage import Folder
@@ -81,20 +81,27 @@ def heard_prompts(plan: Plan, results: Iterable[Result], most: int, max_bytes: i
     chosen = [names[index * len(names) // min(most, len(names))] for index in range(min(most, len(names)))]
     captions = _captions(store)
     prompts: list[Prompt] = []
-    weight = 0
+    room = max_bytes
     for name in chosen:
-        sounds: list[Sound] = []
-        for source in sources:
-            sound = _sound(source, name)
-            weight += len(sound.audio) + len(sound.spectrogram)
-            if weight > max_bytes:
-                break
-            sounds.append(sound)
+        sounds, weight = _sounds(sources, name, room)
+        room -= weight
         if len(sounds) == len(sources) or not prompts:
             prompts.append(Prompt(name, captions.get(name, ""), tuple(sounds)))
-        if weight > max_bytes:
+        if room < 0:
             break
     return prompts, _left_out(len(chosen), prompts, sources, max_bytes)
+
+
+def _sounds(sources: Sequence[Source], name: str, room: int) -> tuple[list[Sound], int]:
+    """What the scorings made of one clip, as many as `room` bytes hold; and what they weigh with the one too many."""
+    sounds, weight = list[Sound](), 0
+    for source in sources:
+        sound = _sound(source, name)
+        weight += len(sound.audio) + len(sound.spectrogram)
+        if weight > room:
+            break
+        sounds.append(sound)
+    return sounds, weight
 
 
 def _left_out(num_chosen: int, prompts: Sequence[Prompt], sources: Sequence[Source], max_bytes: int) -> str:

@@ -3,20 +3,19 @@
 matplotlib is imported where something is drawn, so that looking at a table doesn't wait for it.
 """
 
-import csv
 import io
 import itertools
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pandas as pd
+
+from experiments.ablate.matrix.schedules import schedule_curve
 from experiments.ablate.matrix.schema import ScheduleCurve, row_label
 from experiments.ablate.plan.plan_file import Plan
-from experiments.ablate.results.result import Result
-from experiments.scoring.metrics import JUDGED, METRICS
-from mntp.io.files import atomic_write
+from experiments.ablate.results.table import CELL, Result, tables_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -28,121 +27,70 @@ COLUMNS = 2  # of panels, that a phone can show
 LEGEND_LINE = 0.17  # inches
 MARKERS = "osD^v"  # a shape for each table of a scatter
 GREY = "#808080"  # readable on white and on black
+LABELS = {SECONDS: "seconds of sampling a clip", "figure6a": "scale of guidance", "figure6b": "temperature"}
 
 
-@dataclass(frozen=True)
-class Point:
-    """A row's score in a plot.
+def score_points(frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """The judge's scores that each figure shows, at their places `x`.
 
-    Attributes:
-        table: the row's table.
-        row: its id.
-        x: seconds of sampling a clip, or the value that is swept.
-        metric: the score's name.
-        value: the score.
-        low: lower end of its 95 % interval over clips, or None.
-        high: upper end.
-        num_clips: that it rests on, or None.
-        seed: of the training.
+    Args:
+        frame: all results, as in `results_frame`.
+
+    Returns:
+        `figure4`: trained rows of the tables that show seconds of sampling, each scoring once, at its seconds a clip.
+        Then the tables whose name starts with `figure`, and whose trained rows are the values of a sweep.
     """
-
-    table: str
-    row: str
-    x: float
-    metric: str
-    value: float
-    low: float | None
-    high: float | None
-    num_clips: int | None
-    seed: int
-
-
-def write_figures(folder: Path, plan: Plan, tables: Mapping[str, Sequence[Result]]) -> None:
-    """Write each figure that has points as PNG, with a CSV of what it shows; an older one without points goes.
-
-    Figures 6a and 6b rest on their tables' own CSV files.
-    """
-    for name, points in score_points(plan, tables).items():
-        path = folder / f"{name}.png"
-        if not points:
-            path.unlink(missing_ok=True)
-            if name == SECONDS:
-                path.with_suffix(".csv").unlink(missing_ok=True)
-            continue
-        with atomic_write(path, "wb") as file:
-            file.write(render(score_figure(points, name), "png"))
-        if name == SECONDS:
-            with atomic_write(path.with_suffix(".csv")) as file:
-                file.write(points_csv(points))
-
-
-def score_points(plan: Plan, tables: Mapping[str, Sequence[Result]]) -> dict[str, list[Point]]:
-    """Points of each figure: quality against seconds, and the tables whose rows are the values of a sweep."""
-    timed = [results for name, results in tables.items() if "sample_seconds" in plan.tables[name].columns]
-    return {SECONDS: _seconds_points(timed, plan.judge), **_sweeps(tables, plan.judge)}
-
-
-def _sweeps(tables: Mapping[str, Sequence[Result]], judge: str) -> dict[str, list[Point]]:
-    return {
-        name: [
-            point
-            for result in results
-            if not result.cell.reference
-            for point in _points(result, float(result.cell.row), judge)
-        ]
-        for name, results in tables.items()
-        if name.startswith("figure") and all(_is_number(r.cell.row) for r in results if not r.cell.reference)
-    }
-
-
-def _seconds_points(tables: Sequence[Sequence[Result]], judge: str) -> list[Point]:
-    """Points of the trained rows, each scoring once, at its seconds a clip."""
-    points, seen = list[Point](), set[tuple[str, str]]()
-    for results in tables:
-        for result in results:
-            cell, taken = result.cell, result.value("sample_seconds")
-            key = (cell.run_dir, cell.protocol_hash)
-            clips = result.state.metrics.get("num_clips")
-            if cell.reference or taken is None or not clips or key in seen:
-                continue
-            seen.add(key)
-            points += _points(result, taken / clips, judge)
+    if frame.empty:
+        return {}
+    points = {SECONDS: _over_seconds(frame)}
+    trained = frame[~frame.reference]
+    for name, table in tables_of(trained[trained.table.str.startswith("figure")]).items():
+        swept = table.assign(x=pd.to_numeric(table.row, errors="coerce"))
+        if swept.x.notna().all():
+            points[name] = _scores(swept)
     return points
 
 
-def points_csv(points: Sequence[Point]) -> str:
-    """Return the points as CSV, with full precision."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["table", "row", "seed", "seconds_per_clip", "metric", "value", "ci_low", "ci_high", "n"])
-    for point in points:
-        numbers = ["" if value is None else repr(value) for value in (point.value, point.low, point.high)]
-        words = (point.table, point.row, point.seed, repr(point.x), point.metric)
-        writer.writerow([*words, *numbers, point.num_clips or ""])
-    return text.getvalue()
+def _over_seconds(frame: pd.DataFrame) -> pd.DataFrame:
+    timed = frame[(frame.metric == "sample_seconds") & (frame.shown > 0) & frame.value.notna() & ~frame.reference]
+    timed = timed[timed.num_clips.astype(bool)].drop_duplicates(["run_dir", "protocol_hash"])
+    places = timed[CELL].assign(x=timed.value / timed.num_clips)
+    return _scores(frame).merge(places, on=CELL)
 
 
-def score_figure(points: Sequence[Point], name: str) -> "Figure":
+def _scores(frame: pd.DataFrame) -> pd.DataFrame:
+    return frame[frame.judged & ~frame.exact.isin(["", "n/a"])]
+
+
+def points_csv(points: pd.DataFrame) -> str:
+    """Return the points of `figure4` as CSV, with full precision."""
+    columns = {
+        "table": "table", "row": "row", "seed": "seed", "x": "seconds_per_clip", "metric": "metric", "exact": "value",
+        "ci_low": "ci_low", "ci_high": "ci_high", "n": "n",
+    }  # fmt: skip
+    return points[[*columns]].rename(columns=columns).to_csv(index=False, lineterminator="\n")
+
+
+def score_figure(points: pd.DataFrame, name: str) -> "Figure":
     """Draw a panel for each metric: scores with their 95 % intervals over what is swept, or over seconds."""
     from matplotlib.figure import Figure
 
-    metrics = list(dict.fromkeys(point.metric for point in points))
+    metrics = list(points.groupby("metric", sort=False))
     rows = -(-len(metrics) // COLUMNS)
     figure = Figure(figsize=(3.8 * COLUMNS, 2.7 * rows), layout="constrained")
     panels = figure.subplots(rows, COLUMNS, squeeze=False).flatten()
     for panel in panels[len(metrics) :]:
         panel.set_visible(False)
-    for panel, metric in zip(panels, metrics, strict=False):
-        shown = sorted((point for point in points if point.metric == metric), key=lambda point: point.x)
+    for panel, (_, of_metric) in zip(panels, metrics, strict=False):
+        shown = of_metric.sort_values("x", kind="stable")
         if name == SECONDS:
-            _draw_apart(panel, shown)
+            _draw_rows(panel, shown)
         else:
-            for seed in dict.fromkeys(point.seed for point in shown):
-                _draw(panel, [point for point in shown if point.seed == seed], fmt="o-")
-        panel.set_title(f"{metric.replace('_', ' ')}{METRICS[metric].arrow()}", fontsize=10)
+            for _, of_seed in shown.groupby("seed", sort=False):
+                _draw(panel, of_seed, fmt="o-")
+        panel.set_title(of_metric.heading.iloc[0].replace("_", " "), fontsize=10)
         panel.grid(alpha=0.3)
-    label = {SECONDS: "seconds of sampling a clip", "figure6a": "scale of guidance", "figure6b": "temperature"}
-    figure.supxlabel(label.get(name, name), fontsize=10)
+    figure.supxlabel(LABELS.get(name, name), fontsize=10)
     if name == SECONDS:
         handles, names = panels[0].get_legend_handles_labels()
         figure.set_figheight(2.7 * rows + LEGEND_LINE * -(-len(names) // COLUMNS))
@@ -150,20 +98,17 @@ def score_figure(points: Sequence[Point], name: str) -> "Figure":
     return figure
 
 
-def _draw_apart(panel: "Axes", points: Sequence[Point]) -> None:
+def _draw_rows(panel: "Axes", points: pd.DataFrame) -> None:
     """Each row in a colour and a shape of its own, tables by shape, named in the figure's legend."""
-    for shape, table in zip(itertools.cycle(MARKERS), dict.fromkeys(point.table for point in points), strict=False):
-        rows = dict.fromkeys(point.row for point in points if point.table == table)
-        for number, row in enumerate(sorted(rows)):
-            chosen = [point for point in points if (point.table, point.row) == (table, row)]
+    for shape, (table, rows) in zip(itertools.cycle(MARKERS), points.groupby("table", sort=False), strict=False):
+        for number, (row, chosen) in enumerate(rows.groupby("row")):
             _draw(panel, chosen, fmt=shape, color=f"C{number % 10}", label=row_label(table, row))
 
 
-def _draw(panel: "Axes", points: Sequence[Point], **style: Any) -> None:
-    below = [point.value - (point.value if point.low is None else point.low) for point in points]
-    above = [(point.value if point.high is None else point.high) - point.value for point in points]
-    x, y = [point.x for point in points], [point.value for point in points]
-    panel.errorbar(x, y, yerr=[below, above], markersize=4, linewidth=1, capsize=2, **style)
+def _draw(panel: "Axes", points: pd.DataFrame, **style: Any) -> None:
+    ends = points[["value", "ci_low", "ci_high"]].astype(float)
+    below, above = (ends.value - ends.ci_low).fillna(0), (ends.ci_high - ends.value).fillna(0)
+    panel.errorbar(points.x, ends.value, yerr=[below, above], markersize=4, linewidth=1, capsize=2, **style)
 
 
 def loss_curves(results: Sequence[Result], most: int) -> list[tuple[str, list[int], list[float]]]:
@@ -202,29 +147,59 @@ def loss_figure(curves: Sequence[tuple[str, list[int], list[float]]]) -> "Figure
     return figure
 
 
-def law_figure(laws: Mapping[str, ScheduleCurve]) -> "Figure":
-    """Draw the densities of mask schedules, a stem of its probability for each atom."""
+def schedule_curves(plan: Plan, used: Collection[str]) -> tuple[dict[str, ScheduleCurve], dict[str, str]]:
+    """Compute the mask ratio schedules of a plan that are used; imports torch if there are any.
+
+    Returns:
+        The curves by name; and why others can't be drawn, such as those of a package that isn't imported here.
+    """
+    curves: dict[str, ScheduleCurve] = {}
+    not_drawn: dict[str, str] = {}
+    for name in plan.schedules:
+        if name in used:
+            try:
+                curves[name] = schedule_curve(plan.schedules[name], plan.schedules)
+            except ValueError as error:
+                not_drawn[name] = str(error)
+    return curves, not_drawn
+
+
+def schedule_figure(curves: Mapping[str, ScheduleCurve]) -> "Figure":
+    """Draw mask ratio schedules, as in Figure 5: the density of each, its mean, a stem for each atom.
+
+    A stem as tall as the mean's line has probability 1.
+    """
     from matplotlib.figure import Figure
 
-    columns = min(4, len(laws))
-    rows = -(-len(laws) // columns)
-    figure = Figure(figsize=(2.6 * columns, 2.1 * rows), layout="constrained")
+    columns = min(4, len(curves))
+    rows = -(-len(curves) // columns)
+    figure = Figure(figsize=(3.2 * columns, 2.6 * rows), layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).flatten()
-    top = max(1.0, *(max(law.density) for law in laws.values()))
-    for panel, (name, law) in zip(panels, laws.items(), strict=False):
-        edges = [index / len(law.density) for index in range(len(law.density) + 1)]
-        panel.stairs(law.density, edges, fill=True, alpha=0.4)
-        panel.axvline(law.mean, color=GREY, linestyle="--", linewidth=1)
-        for ratio, mass in law.atoms:
-            panel.vlines(ratio, 0, mass * top, color="C3", linewidth=2)
-        panel.set_title(f"{name}: mean {law.mean:.2f}", fontsize=9)
-        panel.set(xlim=(0, 1), ylim=(0, 1.1 * top))
-    for panel in panels[len(laws) :]:
+    top = max(1.0, *(max(curve.density) for curve in curves.values()))
+    for panel, (name, curve) in zip(panels, curves.items(), strict=False):
+        _draw_schedule(panel, curve, top)
+        panel.set(xlim=(0, 1), ylim=(0, 1.35 * top))  # the legend stands above the curves
+        panel.set_title(name, fontweight="bold", loc="left")
+        panel.set_title(curve.formula, fontsize=8, loc="right")
+        panel.legend(loc="upper left", fontsize=8, frameon=False, handlelength=1.2)
+    for panel in panels[len(curves) :]:
         panel.set_visible(False)
-    for panel in panels[max(0, len(laws) - columns) : len(laws)]:  # the lowest of each column
+    for panel in panels[max(0, len(curves) - columns) : len(curves)]:  # the lowest of each column
         panel.tick_params(labelbottom=True)
-    figure.supxlabel("mask ratio", fontsize=9)
+    figure.supxlabel("mask ratio")
+    figure.supylabel("density")
     return figure
+
+
+def _draw_schedule(panel: "Axes", curve: ScheduleCurve, top: float) -> None:
+    edges = [index / len(curve.density) for index in range(len(curve.density) + 1)]
+    panel.stairs(curve.density, edges, fill=True, alpha=0.25, color="C0")
+    panel.stairs(curve.density, edges, color="C0", baseline=None)
+    label = f"mean {curve.mean:.2f}: {1 - curve.mean:.0%} of AudioNTP's tokens"
+    panel.vlines(curve.mean, 0, top, color=GREY, linestyle="--", linewidth=1, label=label)
+    for ratio, mass in curve.atoms:
+        panel.vlines(ratio, 0, mass * top, color="C3", linewidth=2, label=f"P(r = {ratio:g}) = {mass:.2g}")
+        panel.plot(ratio, mass * top, "o", color="C3", markersize=4, clip_on=False)
 
 
 def render(figure: "Figure", kind: str) -> bytes:
@@ -252,15 +227,6 @@ def _make_grey(figure: "Figure") -> None:
         panel.tick_params(which="both", color=GREY, labelcolor=GREY)
 
 
-def _points(result: Result, x: float, judge: str) -> Iterator[Point]:
-    for metric in JUDGED[judge]:
-        value, ends = result.value(metric), result.interval(metric)
-        if value is not None:
-            low, high = ends or (None, None)
-            cell = result.cell
-            yield Point(cell.table, cell.row, x, metric, value, low, high, result.num_clips(metric), cell.seed)
-
-
 def _losses(path: Path) -> Iterator[tuple[int, float]]:
     """Steps and losses of a `metrics.jsonl`; a line that is cut short, or whose loss isn't finite, is left out."""
     if not path.is_file():
@@ -281,11 +247,3 @@ def _thinned(points: Sequence[tuple[int, float]]) -> tuple[list[int], list[float
     size = -(-len(points) // MAX_POINTS)
     groups = [points[first : first + size] for first in range(0, len(points), size)]
     return [group[-1][0] for group in groups], [sum(loss for _, loss in group) / len(group) for group in groups]
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True

@@ -1,13 +1,16 @@
-"""Tables in LaTeX, in the paper's shape: booktabs rules, best in bold, the paper's values beside ours or apart.
+"""Tables in LaTeX, as in the paper: booktabs rules, best in bold, the paper's values beside ours or apart.
 
 The text needs the packages `booktabs` and `graphicx`; a wide table is scaled to the line.
 """
 
+import itertools
 from collections.abc import Sequence
+from typing import Any
 
-from experiments.ablate.results.table import Line, ShownTable, Value, once
+import pandas as pd
+
+from experiments.ablate.results.table import has_intervals, lines_of, without_repetitions
 from experiments.runs.state import DONE
-from experiments.scoring.metrics import METRICS
 
 _ESCAPES = {
     "\\": r"\textbackslash{}",
@@ -28,7 +31,6 @@ _ESCAPES = {
     "↓": r"$\downarrow$",
     "↑": r"$\uparrow$",
 }
-_ARROWS = {-1: r" $\downarrow$", 0: "", 1: r" $\uparrow$"}
 APART = "The paper's values: another scale, another corpus, other judges; not comparable with ours."
 
 
@@ -37,76 +39,74 @@ def escape(text: str) -> str:
     return "".join(_ESCAPES.get(character, character) for character in " ".join(text.split()))
 
 
-def table_latex(shown: ShownTable) -> str:
+def table_latex(table: pd.DataFrame) -> str:
     """Return a table as one LaTeX float: ours with intervals, then the paper's values.
 
     Where scale and judge are the paper's, a row has `ours`, `paper` and their difference for each metric; else the
     paper's values stand in a tabular of their own.
     """
-    caption = f"{shown.title} (scale {shown.scale}, judge {shown.judge})"
-    notes = ["Half of the 95 % interval over clips behind ±."] if shown.has_intervals else []
+    about, _ = next(lines_of(table))
+    caption = f"{about.title} (scale {about.scale}, judge {about.judge})"
+    notes = ["After ±: half of the 95 % interval over clips."] if has_intervals(table) else []
     lines = [r"\begin{table}", r"\centering", rf"\caption{{{escape('. '.join((caption, *notes)))}}}"]
-    lines += _scaled(_comparable(shown) if shown.comparable else _ours(shown))
-    if not shown.comparable and any(line.result.cell.published for line in shown.lines):
-        lines += [r"\par\medskip", rf"{{\footnotesize {escape(APART)}}}", r"\par\smallskip", *_scaled(_apart(shown))]
+    lines += _scaled(_beside(table) if about.comparable else _ours(table))
+    if not about.comparable and (table.published != "").any():
+        lines += [r"\par\medskip", rf"{{\footnotesize {escape(APART)}}}", r"\par\smallskip", *_scaled(_apart(table))]
     return "\n".join([*lines, r"\end{table}"]) + "\n"
 
 
-def _ours(shown: ShownTable) -> list[str]:
-    header = [*map(_word, shown.words), *map(_heading, shown.metrics)]
-    body = [_row([*map(escape, line.words), *map(_value, line.values)]) for line in shown.lines]
-    return _tabular("l" * len(shown.words) + "r" * len(shown.metrics), [_row(header)], body)
+def _ours(table: pd.DataFrame) -> list[str]:
+    about, ours = next(lines_of(table))
+    head = [*map(_word, about.words), *(_word(item.heading) for item in ours)]
+    body = [_row([*map(escape, cell.words.values()), *map(_value, ours)]) for cell, ours in lines_of(table)]
+    return _tabular("l" * len(about.words) + "r" * len(ours), [_row(head)], body)
 
 
-def _comparable(shown: ShownTable) -> list[str]:
+def _beside(table: pd.DataFrame) -> list[str]:
     """Ours, the paper's and the difference under one heading for each metric that the paper has."""
-    groups, rules, columns, second = [], [], "l" * len(shown.words), [*map(_word, shown.words)]
-    for metric in shown.metrics:
+    about, ours = next(lines_of(table))
+    groups, rules, columns, second = [], [], "l" * len(about.words), [*map(_word, about.words)]
+    for item in ours:
         place = len(columns) + 1
-        if metric in shown.published:
-            groups.append(rf"\multicolumn{{3}}{{c}}{{{_heading(metric)}}}")
+        if item.printed:
+            groups.append(rf"\multicolumn{{3}}{{c}}{{{_word(item.heading)}}}")
             rules.append(rf"\cmidrule(lr){{{place}-{place + 2}}}")
             columns, second = columns + "rrr", [*second, "ours", "paper", "diff."]
         else:
             groups.append("")
-            columns, second = columns + "r", [*second, _heading(metric)]
-    head = [_row([*[""] * len(shown.words), *groups]), " ".join(rules), _row(second)]
-    return _tabular(columns, head, [_row(_beside(shown, line)) for line in shown.lines])
+            columns, second = columns + "r", [*second, _word(item.heading)]
+    head = [_row([*[""] * len(about.words), *groups]), " ".join(rules), _row(second)]
+    body = []
+    for cell, ours in lines_of(table):
+        values = [[_value(item), *([escape(item.published), _gap(item)] if item.printed else [])] for item in ours]
+        body.append(_row([*map(escape, cell.words.values()), *itertools.chain(*values)]))
+    return _tabular(columns, head, body)
 
 
-def _beside(shown: ShownTable, line: Line) -> list[str]:
-    cells = [*map(escape, line.words)]
-    for metric, value in zip(shown.metrics, line.values, strict=True):
-        cells.append(_value(value))
-        if metric in shown.published:
-            gap = shown.gap(line.result, metric)
-            cells += [escape(line.result.cell.published.get(metric, "")), f"${gap}$" if gap else ""]
-    return cells
-
-
-def _apart(shown: ShownTable) -> list[str]:
-    body = [
-        _row([escape(result.cell.row), *(escape(result.cell.published.get(name, "--")) for name in shown.published)])
-        for result in once([line.result for line in shown.lines])
-        if result.cell.published
+def _apart(table: pd.DataFrame) -> list[str]:
+    lines = [
+        (cell, paper)
+        for cell, paper in lines_of(without_repetitions(table), "printed")
+        if any(item.published for item in paper)
     ]
-    head = [_row(["row", *(_heading(name) if name in METRICS else _word(name) for name in shown.published)])]
-    return _tabular("l" + "r" * len(shown.published), head, body)
+    head = ["row", *(_word(item.heading) for item in lines[0][1])]
+    body = [_row([escape(cell.row), *(escape(item.published or "--") for item in paper)]) for cell, paper in lines]
+    return _tabular("l" + "r" * (len(head) - 1), [_row(head)], body)
 
 
-def _value(value: Value) -> str:
-    if value.state != DONE:
-        return rf"\emph{{{escape(value.text)}}}"
-    text = rf"\textbf{{{escape(value.text)}}}" if value.best else escape(value.text)
-    return rf"{text} {{\scriptsize $\pm$ {value.half_width}}}" if value.half_width else text
+def _value(item: Any) -> str:
+    if item.state != DONE:
+        return rf"\emph{{{escape(item.text)}}}"
+    text = rf"\textbf{{{escape(item.text)}}}" if item.best else escape(item.text)
+    return rf"{text} {{\scriptsize $\pm$ {item.half_width}}}" if item.half_width else text
+
+
+def _gap(item: Any) -> str:
+    return f"${item.gap}$" if item.gap else ""
 
 
 def _word(name: str) -> str:
     return escape(name.replace("_", " "))
-
-
-def _heading(metric: str) -> str:
-    return _word(metric) + _ARROWS[METRICS[metric].better]
 
 
 def _row(cells: Sequence[str]) -> str:

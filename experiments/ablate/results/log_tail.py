@@ -1,4 +1,4 @@
-"""The end of a log, to show beside a failure; never to conclude anything from."""
+"""The end of a log, to show beside a failure; no state is concluded from it."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ TAIL_BYTES = 16_384
 
 
 def last_lines(path: Path, offset: int = 0) -> list[str]:
-    """Return the last lines that were logged behind the byte `offset`; only the file's end is read; [] if none."""
+    """Return the last lines after the byte `offset`, [] if there are none; reads at most the last 16 KiB."""
     try:
         with path.open("rb") as file:
             file.seek(max(offset, path.stat().st_size - TAIL_BYTES))

@@ -1,4 +1,4 @@
-"""Giving back the disk space of what is finished: checkpoints that only a training that goes on would need."""
+"""Free the disk space of finished runs: remove the checkpoints that only a resumed training needs."""
 
 import zipfile
 from collections.abc import Iterable, Sequence
@@ -10,7 +10,7 @@ from experiments.ablate.plan.plan_file import PlannedCell
 from experiments.runs.record import final_checkpoint, held
 from experiments.runs.state import DONE, is_running
 
-# What `LastCheckpoint` writes, and what a process that was killed while it wrote has left.
+# What `LastCheckpoint` writes, and what a process left that was killed while it wrote.
 PATTERNS = ("last.ckpt", ".last.ckpt.*.tmp", ".final.ckpt.*.tmp")
 
 
@@ -47,20 +47,25 @@ def prune(cells: Sequence[PlannedCell], dry_run: bool = False) -> tuple[list[Pru
         files = _files(run_dir)
         if not files:
             continue
-        states = {cell.label: cell_state(cell).state for cell in answered}
-        if unfinished := [cell.label for cell in answered if cell.selected and states[cell.label] != DONE]:
-            kept[run_dir] = f"{', '.join(unfinished)} isn't done"
-        elif DONE not in states.values():
-            kept[run_dir] = "it isn't scored"
-        elif is_running(run_dir, {}):
-            kept[run_dir] = "a process holds it"
-        elif not zipfile.is_zipfile(final_checkpoint(run_dir)):
-            kept[run_dir] = "it has no whole final checkpoint"
-        else:
-            removed.append(Pruned(run_dir, files, sum(file.stat().st_size for file in files)))
-            if not dry_run:
-                _remove(run_dir, files)
+        if reason := _reason_to_keep(run_dir, answered):
+            kept[run_dir] = reason
+            continue
+        removed.append(Pruned(run_dir, files, sum(file.stat().st_size for file in files)))
+        if not dry_run:
+            _remove(run_dir, files)
     return removed, kept
+
+
+def _reason_to_keep(run_dir: Path, answered: Sequence[PlannedCell]) -> str:
+    """Why the checkpoints of a run stay; empty if they may go."""
+    states = {cell.label: cell_state(cell).state for cell in answered}
+    if unfinished := [cell.label for cell in answered if cell.selected and states[cell.label] != DONE]:
+        return f"{', '.join(unfinished)} isn't done"
+    if DONE not in states.values():
+        return "it isn't scored"
+    if is_running(run_dir, {}):
+        return "a process holds it"
+    return "" if zipfile.is_zipfile(final_checkpoint(run_dir)) else "it has no whole final checkpoint"
 
 
 def _remove(run_dir: Path, files: Iterable[Path]) -> None:

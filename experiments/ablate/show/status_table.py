@@ -30,16 +30,19 @@ def status_table(plan: Plan, queue: Queue) -> Table:
     for name in ("cell", "system", "state", "train", "sample", "score", *job_columns, "run", "about"):
         table.add_column(name, justify="right" if name in RIGHT else "left", overflow="fold")
     for cell, state in cell_states(plan, queue):
-        about = " ".join(part for part in (state.reason, f"same run as {cell.same_as}" if cell.same_as else "") if part)
-        job = queue.job(Path(cell.run_dir), cell.protocol_hash)
-        where = (job.job, str(job.restarts), job.nodes) if job else ("", "", "")
         table.add_row(
             Text(cell.label),
             Text(cell.system),
             Text(state.state, style=STYLES[state.state]),
             *(seconds(value) for value in phase_seconds(state)),
-            *(Text(word) for word in (where if job_columns else ())),
+            *(_job(cell, queue) if job_columns else ()),
             Text(Path(cell.run_dir).name if cell.run_dir else ""),
-            Text(about),
+            Text(" ".join(filter(None, (state.reason, f"same run as {cell.same_as}" if cell.same_as else "")))),
         )
     return table
+
+
+def _job(cell: PlannedCell, queue: Queue) -> tuple[Text, Text, Text]:
+    """Id, restarts and nodes of a cell's SLURM job; empty where it has none."""
+    job = queue.job(Path(cell.run_dir), cell.protocol_hash)
+    return (Text(job.job), Text(str(job.restarts)), Text(job.nodes)) if job else (Text(), Text(), Text())

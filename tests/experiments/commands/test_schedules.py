@@ -7,18 +7,15 @@ import pytest
 from scipy import stats
 
 from experiments.ablate.matrix.load import load_matrix
-from experiments.ablate.matrix.schedules import (
-    build_mask_ratio,
-    declared_schedules,
-    density,
-    mean_ratio,
-    schedule_curves,
-)
-from experiments.commands.schedules import schedules, schedules_figure
+from experiments.ablate.matrix.schedules import build_mask_ratio, density, mean_ratio, schedule_curve, schedules_of
+from experiments.ablate.results.figures import schedule_figure
+from experiments.commands.schedules import schedules
 from experiments.main import call
 
 MATRIX = Path(__file__).parents[3] / "ablations.yaml"
 DECLARED = ("A", "B", "C", "D", "D_mar", "fixed", "uniform")
+SPECS = schedules_of(load_matrix(MATRIX))
+CURVES = {name: schedule_curve(spec, SPECS) for name, spec in SPECS.items()}
 
 
 def test_the_command_draws_every_schedule(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -29,9 +26,7 @@ def test_the_command_draws_every_schedule(tmp_path: Path, capsys: pytest.Capture
 
 
 def test_each_panel_shows_its_law() -> None:
-    declared = declared_schedules(MATRIX)
-    assert tuple(declared) == DECLARED
-    panels = [panel for panel in schedules_figure(declared).axes if panel.get_visible()]
+    panels = [panel for panel in schedule_figure(CURVES).axes if panel.get_visible()]
     assert [panel.get_title(loc="left") for panel in panels] == list(DECLARED)
     assert panels[2].get_title(loc="right") == "0.5 A + 0.5 B"
     truncated = stats.truncnorm(-2, 0, 1.0, 0.5)
@@ -44,7 +39,7 @@ def test_each_panel_shows_its_law() -> None:
 @pytest.mark.parametrize("name", DECLARED)
 def test_density_atoms_and_mean_agree_with_draws(name: str) -> None:
     torch = pytest.importorskip("torch")
-    law, edges = build_mask_ratio(declared_schedules(MATRIX)[name]), np.linspace(0, 1, 101)
+    law, edges = build_mask_ratio(SPECS[name]), np.linspace(0, 1, 101)
     mass = float((density(law, edges) * np.diff(edges)).sum()) + sum(law.atoms.values())
     assert mass == pytest.approx(1, abs=1e-9)
     generator = torch.Generator().manual_seed(0)
@@ -59,15 +54,15 @@ def test_what_cannot_be_drawn_is_told(tmp_path: Path) -> None:
 
 
 def test_curves_are_the_laws() -> None:
-    curves = schedule_curves(load_matrix(MATRIX))
-    assert list(curves) == ["A", "B", "C", "D", "D_mar", "fixed", "uniform"]
-    middles = (np.arange(100) + 0.5) / 100
-    for name, curve in curves.items():
+    assert tuple(CURVES) == DECLARED
+    middles = (np.arange(500) + 0.5) / 500
+    for name, curve in CURVES.items():
         density = np.array(curve.density)
         mass = density.mean() + sum(part for _, part in curve.atoms)
         mean = (density * middles).mean() + sum(ratio * part for ratio, part in curve.atoms)
         # A's tails outside of [0, 1] are atoms; those below 0.1 % aren't drawn
         assert (mass, mean) == pytest.approx((1.0, curve.mean), abs=2e-3), name
-    assert curves["fixed"].atoms == [[0.7, 1.0]] and not any(curves["fixed"].density)
-    assert curves["C"].formula == "0.5 A + 0.5 B" and curves["uniform"].density == [1.0] * 100
-    assert curves["D"].density[:55] == [0.0] * 55 and curves["D"].density[84] > curves["D"].density[56] > 0
+    assert CURVES["fixed"].atoms == [[0.7, 1.0]] and not np.any(np.abs(CURVES["fixed"].density) > 1e-9)
+    assert CURVES["C"].formula == "0.5 A + 0.5 B" and CURVES["uniform"].density == pytest.approx([1.0] * 500)
+    truncated = CURVES["D"].density
+    assert truncated[:275] == [0.0] * 275 and truncated[424] > truncated[280] > 0 == truncated[425]

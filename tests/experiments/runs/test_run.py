@@ -52,6 +52,8 @@ def test_a_killed_cell_ends_as_the_uninterrupted_one(tmp_path: Path, shared: Sha
     # The file of held-out losses gives what was logged, and its clips' pseudo-values the interval.
     held_out = load_file(whole / "held_out.safetensors")
     logged = json.loads((whole / "run.json").read_text())["held_out"]
+    record = json.loads((whole / "run.json").read_text())
+    assert record["held_out_metric"] == {"name": "ntp_loss", "digits": 4, "better": -1}
     for name in ("ntp_loss", "ntp_loss_sound"):
         totals, counts = held_out[name]
         assert (totals.sum() / counts.sum()).item() == pytest.approx(logged[name], rel=1e-6) == metrics[name]

@@ -14,12 +14,11 @@ import numpy as np
 import pytest
 import soundfile
 
-from experiments.ablate.matrix.schema import ScheduleCurve
 from experiments.ablate.plan.cell_state import cell_state
 from experiments.ablate.plan.plan_file import Plan, PlannedCell, PlannedTable, read_plan, write_plan
 from experiments.ablate.report.audio import encoded, heard_prompts, spectrogram_jpeg
 from experiments.ablate.report.html import write_report
-from experiments.ablate.results.result import Result
+from experiments.ablate.results.table import Result
 from experiments.ablate.slurm.array import ATTEMPT
 from tests.experiments.ablate.results_support import (
     cell,
@@ -79,9 +78,12 @@ def world(tmp_path: Path) -> tuple[Path, list[PlannedCell]]:
     failed = scoring_folder(cells[3])
     failed.mkdir(parents=True)
     (failed / "failure.json").write_text(json.dumps({"reason": f"exit code 1\nTraceback\nValueError: {EVIL}"}))
-    law = ScheduleCurve("Normal(0.75, 0.1)", 0.75, [0.0] * 50 + [2.0] * 50, [[1.0, 0.1]])
+    schedules = {
+        "C": {"class_path": "mntp.masking.ClippedNormal", "init_args": {"loc": 0.75, "scale": 0.1}},
+        "unused": {"class_path": "mntp.masking.Fixed", "init_args": {"value": 0.1}},
+    }
     plan = plan_of(*cells, table3=PlannedTable(f"Table 3 {EVIL}", baseline="G"))
-    write_plan(replace(plan, laws={"C": law, "unused": replace(law, formula="Fixed(0.1)")}), tmp_path)
+    write_plan(replace(plan, schedules=schedules), tmp_path)
     return tmp_path, cells
 
 
@@ -101,11 +103,18 @@ def test_everything_is_inside_and_nothing_that_is_quoted_is_html(world: tuple[Pa
 def test_it_says_what_the_tables_and_the_folders_say(world: tuple[Path, list[PlannedCell]]) -> None:
     page = _Page(write_report(world[0], 2, 20).read_text())
     for part in ("2.500", "3 done", "1 failed", "0123abc with uncommitted changes", "node7", "torch 2.14.1",
-                 "Traceback", "Normal(0.75, 0.1)", "not comparable", "14.81", "split", "1:20"):  # fmt: skip
+                 "Traceback", "ClippedNormal(0.75, 0.1)", "not comparable", "14.81", "split", "1:20"):  # fmt: skip
         assert part in page.text, part
-    assert "Fixed(0.1)" not in page.text, "a law that no row uses"
+    assert "Fixed(0.1)" not in page.text, "a schedule that no row uses"
     assert [tag for tag in page.all("img") if "training losses of 2 runs" in tag["alt"]]
     assert (world[0] / "table3.tex").is_file()
+
+
+def test_a_schedule_that_cannot_be_drawn_is_named(world: tuple[Path, list[PlannedCell]]) -> None:
+    spec = {"class_path": "somebodys.package.Own", "init_args": {"value": 0.1}}
+    write_plan(replace(read_plan(world[0]), schedules={"C": spec}), world[0])
+    page = _Page(write_report(world[0], 0, 20).read_text())
+    assert "The schedule C is not drawn: " in page.text and "'Own'" in page.text
 
 
 def test_the_same_clips_can_be_heard_in_every_cell(world: tuple[Path, list[PlannedCell]]) -> None:

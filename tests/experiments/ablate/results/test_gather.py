@@ -13,11 +13,11 @@ import pytest
 from rich.console import Console
 
 from experiments.ablate.plan.cell_state import cell_state
-from experiments.ablate.plan.plan_file import Plan, PlannedCell, PlannedTable, read_plan, write_plan
+from experiments.ablate.plan.plan_file import Plan, PlannedCell, PlannedTable, write_plan
+from experiments.ablate.results.csv_files import COLUMNS
 from experiments.ablate.results.figures import score_points
-from experiments.ablate.results.formats import table_rich
-from experiments.ablate.results.gather import COLUMNS, gather_results
-from experiments.ablate.results.result import Result
+from experiments.ablate.results.gather import gather_results
+from experiments.ablate.results.terminal import table_rich
 from experiments.ablate.show.status_table import status_table
 from experiments.ablate.slurm.state import Queue
 from experiments.runs.state import DONE, FAILED, INTERRUPTED, NOT_RUN, RUNNING, seconds
@@ -168,7 +168,7 @@ def test_scores_out_of_the_judges_domain_are_marked(folder: Path) -> None:
 def test_a_torn_metrics_file_is_that_cells_failure(folder: Path) -> None:
     run = folder / "runs" / "AudioMNTP-G-s0" / "evals" / PROTOCOL / "metrics.json"
     run.write_text('{"fd_judge": 2')
-    results = {result.cell.row: result for result in gather_results(folder)["table3"]}
+    results = {result.cell.row: result for result in gather_results(folder).results}
     assert results["G"].state.state == FAILED and "metrics.json: not JSON" in results["G"].state.reason
     assert results["I"].state.state == DONE
 
@@ -206,9 +206,9 @@ def test_several_seeds_are_told_apart(folder: Path) -> None:
 def test_the_terminal_shows_times_reasons_and_states(folder: Path) -> None:
     out = io.StringIO()
     console = Console(file=out, width=200)
-    results = gather_results(folder)["table3"]
-    console.print(table_rich(results, PlannedTable("Table 3"), "embedded"))
-    console.print(status_table(planned(*(r.cell for r in results)), Queue()))
+    gathered = gather_results(folder)
+    console.print(table_rich(gathered.frame))
+    console.print(status_table(gathered.plan, Queue()))
     for part in ("not run", "failed", "2.500", "1:20", "19 s", "needs 3K", "ValueError: no"):
         assert part in out.getvalue()
 
@@ -258,11 +258,8 @@ def test_figures_show_what_their_csv_says(tmp_path: Path) -> None:
     assert {float(row["seconds_per_clip"]) for row in rows} == {19.0 / 64}
     assert (rows[0]["ci_low"], rows[0]["ci_high"], rows[0]["n"]) == ("3.5", "5.0", "64")
     assert "1,AudioMNTP,C,done" in (tmp_path / "figure6a.csv").read_text()
-    plan, results = read_plan(tmp_path), {name: [] for name in tables}
-    for item in read_plan(tmp_path).cells:
-        results[item.table].append(Result(item, cell_state(item)))
-    swept = score_points(plan, results)["figure6a"]
-    assert [(p.x, p.value, p.low, p.high) for p in swept if p.metric == "fd_judge"] == [
+    swept = score_points(gather_results(tmp_path).frame)["figure6a"]
+    assert [(p.x, p.value, p.ci_low, p.ci_high) for p in swept.itertuples() if p.metric == "fd_judge"] == [
         (1.0, 3.0, 2.5, 4.0), (3.0, 2.0, 1.5, 3.0),
     ]  # fmt: skip
     for item in timed:
@@ -316,6 +313,58 @@ def test_rows_with_the_same_samples_are_called_equal(folder: Path) -> None:
     gather_results(folder)
     assert "| I | equal |" in (folder / "table3.md").read_text()
     assert "I,G,kl_judge,0,0.0,0.0,0.0,no" in (folder / "table3_differences.csv").read_text()
+
+
+VELOCITY = {"name": "ntp_velocity_loss", "digits": 2, "better": -1}
+ACCURACY = {"name": "codec_accuracy", "digits": 1, "better": 1}
+
+
+def test_the_held_out_metric_that_a_run_declares_has_a_column(folder: Path) -> None:
+    cells = [cell(folder, "table3", row) for row in ("G", "I", "L", "M", "K")]
+    found = {"held_out_metric": VELOCITY}
+    finish(cells[0], scores(2.5, None, ntp_velocity_loss=0.456, ntp_velocity_loss_sound=0.1), **found)
+    finish(cells[1], scores(3.5, None, ntp_velocity_loss=0.123), **found)
+    finish(cells[2], scores(3.5, None, codec_accuracy=7.77), held_out_metric=ACCURACY)
+    finish(cells[3], scores(3.5, None, codec_accuracy=8.88), held_out_metric=ACCURACY)
+    resample(cells[0], ntp_velocity_loss=(1.0, 0.1))
+    resample(cells[1], ntp_velocity_loss=(1.0, 0.1))
+    resample(cells[2], codec_accuracy=(1.0, 0.1))
+    write_plan(planned(*cells), folder)
+    gather_results(folder)
+    lines = (folder / "table3.md").read_text().splitlines()
+    assert "| ntp_velocity_loss ↓ | codec_accuracy ↑ | train_seconds |" in lines[4]
+    values = {line.split(" | ")[0]: line.split(" | ")[8:10] for line in lines[6:11]}
+    assert values["| G"] == ["0.46 ± 2.00", "n/a"] and values["| I"] == ["**0.12 ± 2.00**", "n/a"]
+    assert values["| L"] == ["n/a", "7.8 ± 2.0"] and values["| M"] == ["n/a", "**8.9**"]
+    assert values["| K"] == ["failed", "failed"]
+    rows = list(csv.DictReader(io.StringIO((folder / "results.csv").read_text())))
+    listed = {(row["row"], row["metric"]): row for row in rows}
+    assert {("G", "ntp_velocity_loss_sound"), ("K", "codec_accuracy")} <= set(listed)
+    assert not {metric for _, metric in listed if metric == "ntp_loss"}
+    # A measure whose name says nothing of a loss rests on the held-out clips, too.
+    assert listed["L", "codec_accuracy"]["n"] == listed["G", "ntp_velocity_loss"]["n"] == "32"
+    differences = csv.DictReader(io.StringIO((folder / "table3_differences.csv").read_text()))
+    assert [(row["row"], row["metric"]) for row in differences] == [("I", "ntp_velocity_loss")]
+
+
+def test_rows_recorded_before_heads_declared_their_metric_keep_their_column(folder: Path) -> None:
+    new = cell(folder, "table3", "L")
+    finish(new, scores(3.5, None, ntp_velocity_loss=0.123), held_out_metric=VELOCITY)
+    write_plan(planned(cell(folder, "table3", "G"), new), folder)
+    gather_results(folder)
+    text = (folder / "table3.md").read_text()
+    assert "| ntp_loss ↓ | ntp_velocity_loss ↓ |" in text and "| **2.500** |" in text and "| 0.2468 | n/a |" in text
+
+
+def test_a_share_that_the_paper_prints_in_percent_is_not_subtracted(tmp_path: Path) -> None:
+    item = cell(tmp_path, "table4", "1", scale="base", published={"fd": "16.97", "head_share": "5.4%"})
+    metrics = {"fd": 16.5, "num_clips": 64, "scoring_hash": scores(0, None)["scoring_hash"]}
+    finish(item, metrics, num_parameters=1000, num_head_parameters=54)
+    table = PlannedTable("Table 4", ("head_share",))
+    write_plan(plan_of(item, judge="audioldm", table4=table), tmp_path)
+    gather_results(tmp_path)
+    text = (tmp_path / "table4.md").read_text()
+    assert "| 16.97 (-0.47) |" in text and "| 5.4% |" in text and "| 0.054 |" in text
 
 
 def test_seeds_are_averaged_and_must_agree(folder: Path) -> None:

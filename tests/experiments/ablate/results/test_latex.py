@@ -3,20 +3,20 @@
 import re
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from experiments.ablate.plan.cell_state import cell_state
 from experiments.ablate.plan.plan_file import PlannedTable
 from experiments.ablate.results.latex import escape, table_latex
-from experiments.ablate.results.result import Result
-from experiments.ablate.results.table import ShownTable, shown_table
-from tests.experiments.ablate.results_support import cell, finish, scores
+from experiments.ablate.results.table import Result, results_frame
+from tests.experiments.ablate.results_support import cell, finish, plan_of, scores
 
 PAPER = {"fd": "14.81", "kl": "1.16", "head_params": "9.84M"}
 NASTY = r"50 % of {a_b} & \textbf # $x^2$ ~ <i> | " "end" ""
 
 
-def shown(folder: Path, scale: str = "micro", judge: str = "embedded") -> ShownTable:
+def shown(folder: Path, scale: str = "micro", judge: str = "embedded") -> pd.DataFrame:
     cells = [
         cell(folder, "t", "ref_1", reference=True, source="ground_truth", scale=scale),
         cell(folder, "t", "G", published=PAPER, scale=scale, settings={"system": NASTY, "schedule": "C"}),
@@ -28,7 +28,8 @@ def shown(folder: Path, scale: str = "micro", judge: str = "embedded") -> ShownT
         metrics = {names.get(name, name): value for name, value in scores(fd, 0.25).items()}
         metrics["intervals"] = {names.get("fd_judge", "fd_judge"): [fd - 1, fd + 2]}
         finish(item, metrics, gpu_seconds=5400.0)
-    return shown_table([Result(item, cell_state(item)) for item in cells], PlannedTable("Title_1"), judge)
+    plan = plan_of(*cells, judge=judge, t=PlannedTable("Title_1"))
+    return results_frame(plan, [Result(item, cell_state(item)) for item in cells])
 
 
 def check_structure(text: str) -> list[list[str]]:
@@ -70,7 +71,7 @@ def test_at_another_scale_the_papers_values_stand_apart(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("scale", "judge"), [("base", "embedded"), ("micro", "audioldm"), ("large", "audioldm")])
 def test_neither_scale_nor_judge_alone_makes_them_comparable(tmp_path: Path, scale: str, judge: str) -> None:
     table = shown(tmp_path, scale, judge)
-    assert not table.comparable and not table.gap(table.lines[1].result, "fd")
+    assert not table.comparable.any() and not table.gap.any()
     assert "diff." not in table_latex(table)
 
 
