@@ -196,7 +196,7 @@ class AudioSystem(SuiteModule):
     @property
     def held_out_metric(self) -> HeldOutMetric:
         """The held-out loss of this task and head."""
-        return HeldOutMetric(self.held_out_name)
+        return HeldOutMetric(self.held_out_name, self.head.held_out_digits, self.head.held_out_better)
 
     @torch.no_grad()
     def held_out_losses(self, batch: TokenBatch) -> tuple[Tensor, Tensor]:
