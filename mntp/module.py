@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Protocol
 
 import lightning as L
 
@@ -48,7 +48,6 @@ class SuiteModule(L.LightningModule, ABC):
         }
 
 
-@runtime_checkable
 class SuiteData(Protocol):
     """What the command line and the matrix ask of a LightningDataModule.
 

@@ -9,7 +9,6 @@ from experiments.config.resolve import build_data
 from experiments.scoring.metrics import JUDGES
 from experiments.scoring.score_sets import load_score_set
 from mntp.metrics.score_sets import ScoreSet
-from mntp.module import SuiteData
 
 
 def prepare_data(config: dict[str, Any]) -> str:
@@ -18,14 +17,14 @@ def prepare_data(config: dict[str, Any]) -> str:
     Raises:
         ValueError: the data can't be prepared here, or are not what the matrix needs.
     """
-    data = build_data(config)
-    if not isinstance(data, SuiteData):
+    data: Any = build_data(config)
+    if not hasattr(type(data), "fingerprint"):
         raise ValueError(
-            f"data: {type(data).__name__} has no fingerprint, batch_size or prepare_data, which the matrix asks of a "
-            "data module (mntp.module.SuiteData)"
+            f"data: {type(data).__name__} has no fingerprint, which the matrix asks of a data module: 12 hex digits "
+            "over the prepared data (mntp.module.SuiteData)"
         )
     data.prepare_data()
-    return data.fingerprint
+    return str(data.fingerprint)
 
 
 def latent_data(config: dict[str, Any]) -> LatentDataModule:
