@@ -20,9 +20,9 @@ class Request(Protocol):
 
 
 class GracefulStop(Checkpoint):
-    """Ends the training behind the step in which any rank was asked to, with `LastCheckpoint` written.
+    """Stops training after the step in which any rank received a stop signal, with `LastCheckpoint` written.
 
-    It is a `Checkpoint` in name so that it comes behind the callbacks that a step's end changes, as the average.
+    Subclasses `Checkpoint` only so that Lightning runs it last, after `EMA` has been updated.
 
     Args:
         request: tells whether this rank was asked.

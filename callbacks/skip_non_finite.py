@@ -11,7 +11,6 @@ from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 
 from callbacks.last_checkpoint import LastCheckpoint
-from mntp.batch import TokenBatch
 from mntp.io.json_lines import append_line, drop_lines_from
 
 FILE = "skipped.jsonl"
@@ -30,12 +29,12 @@ class SkipNonFinite(Callback):
     once the scale can't fall below one any more.
 
     Args:
-        limit: steps skipped in a row that end the training, behind a last checkpoint if there is `LastCheckpoint`.
+        limit: steps skipped in a row that end the training, after a last checkpoint if there is `LastCheckpoint`.
         dirpath: folder of `skipped.jsonl`; None is the logger's folder, or else the trainer's root folder.
 
     Attributes:
         skipped: steps skipped so far.
-        skipped_at: the trainer's `global_step` behind the last one; -1 if there was none.
+        skipped_at: the trainer's `global_step` after the last one; -1 if there was none.
     """
 
     def __init__(self, limit: int = 10, dirpath: Path | None = None) -> None:
@@ -48,7 +47,8 @@ class SkipNonFinite(Callback):
         self._in_a_row = 0
         self._path = Path()
         self._losses: list[Tensor] = []  # whether each micro-batch's loss is finite, on its device
-        self._rows: list[Tensor] = []  # of each micro-batch's clips
+        self._rows: list[Tensor] = []  # of the clips of each of these losses
+        self._batch = torch.empty(0, dtype=torch.long)
         self._last: dict[str, Any] = {}
 
     def state_dict(self) -> dict[str, Any]:
@@ -68,13 +68,14 @@ class SkipNonFinite(Callback):
         trainer.strategy.barrier()
 
     def on_train_batch_start(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: TokenBatch, batch_idx: int
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Keep the clips of the step."""
-        self._rows.append(batch.index)
+        """Keep the rows of the batch's clips, if it names them as a `TokenBatch` does."""
+        self._batch = getattr(batch, "index", torch.empty(0, dtype=torch.long))
 
     def on_before_backward(self, trainer: L.Trainer, pl_module: L.LightningModule, loss: Tensor) -> None:
-        """Look at the loss, without waiting for it."""
+        """Look at the loss, without waiting for it; a module that optimises by hand has several in a batch."""
+        self._rows.append(self._batch)
         self._losses.append(loss.detach().isfinite())
 
     def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: Optimizer) -> None:
@@ -102,7 +103,7 @@ class SkipNonFinite(Callback):
         """End the training if too many steps in a row were skipped.
 
         Raises:
-            ValueError: they were; the checkpoint goes on behind them, and counts anew.
+            ValueError: they were; the checkpoint goes on after them, and counts from zero.
         """
         if self._in_a_row < self.limit:
             return
@@ -115,7 +116,7 @@ class SkipNonFinite(Callback):
         raise ValueError(
             f"training ended at step {trainer.global_step}: the {self._last['what']} was not finite in {self.limit} "
             f"steps in a row, lastly with the clips {shown or 'of another rank'} ({self._path} lists all); "
-            + ("last.ckpt holds the weights before them and goes on behind them: " if savers else "")
+            + ("last.ckpt holds the weights before them and goes on after them: " if savers else "")
             + "try a lower learning rate, a longer warm-up, or data without these clips"
         )
 

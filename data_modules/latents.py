@@ -116,6 +116,11 @@ class LatentDataModule(LightningDataModule):
         return self._store
 
     @property
+    def fingerprint(self) -> str:
+        """12 hex digits over the store's content."""
+        return self.store.fingerprint
+
+    @property
     def front_end(self) -> dict[str, Any]:
         """What a checkpoint needs to turn tokens into sound and captions into states: `Store.front_end()`."""
         return self.store.front_end()

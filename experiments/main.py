@@ -5,14 +5,16 @@ import inspect
 import os
 import sys
 from argparse import ArgumentError
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, get_args
 
 from jsonargparse import ArgumentParser
 
-from experiments.config.errors import EXIT_USER_ERROR, summarise_config_error, user_errors
+from experiments.config.errors import EXIT_USER_ERROR, subclasses, summarise_config_error, user_errors
 from experiments.config.imports import take_imports
+from experiments.config.options import Options
 
 # Command -> (module, function, what it does). Names of two words are sub-commands.
 COMMANDS = {
@@ -59,43 +61,60 @@ def call(function: Callable[..., int | None], name: str, words: list[str]) -> in
     """Parse `words` by the signature and docstring of `function`, then call it.
 
     Every argument is an option, with - or _ in its name and no value needed for a switch; only a list of captions
-    stands on the line as it is. A list of files is an option that may be given several times. A part (a `Callable`
-    that gives a tokenizer, say) is the name of a class and its arguments, `--tokenizer NAME --tokenizer.path ...`; a
-    command that takes parts takes them from a YAML file too, with `--config`.
+    stands on the line as it is. A list of files is an option that may be given several times. A group of options (a
+    dataclass of `Options`) stands for its fields. A part (a `Callable` that gives a tokenizer, say) is the name of a
+    class and its arguments, `--tokenizer NAME --tokenizer.path ...`; a command that takes parts takes them from a YAML
+    file too, with `--config`.
     """
-    arguments = inspect.signature(function).parameters
-    parts = {key: kinds for key, argument in arguments.items() if (kinds := _classes(argument.annotation))}
-    positional = [key for key, argument in arguments.items() if argument.annotation in (list[str], list[str] | None)]
-    repeated = [key for key, argument in arguments.items() if argument.annotation == list[Path]]
-    description = (function.__doc__ or "").partition("\n")[0]
-    parser = ArgumentParser(prog=f"mntp {name}", description=description, exit_on_error=not parts)
-    if parts:
-        parser.add_argument("--config", action="config", help="YAML file of these options")
-    for key in positional:
-        parser.add_argument(key, nargs="+" if arguments[key].default is inspect.Parameter.empty else "*", type=str)
-    for key in repeated:
-        again = "may be given several times"
-        parser.add_argument(f"--{key}", action="append", type=str, required=True, metavar="FILE", help=again)
-    parser.add_function_arguments(function, skip={*positional, *repeated})
-    switches = {f"--{key}" for key, argument in arguments.items() if argument.annotation is bool}
+    annotations = {key: argument.annotation for key, argument in inspect.signature(function).parameters.items()}
+    parts = {key: kinds for key, kind in annotations.items() if (kinds := _classes(kind))}
+    parser = _parser(function, name, bool(parts))
+    switches = {f"--{key}" for key, kind in annotations.items() if kind is bool}
     try:
         parsed = parser.parse_args([_option(word, switches) for word in words])
     except ArgumentError as error:
         raise ValueError(f"mntp {name}: {_mistake(str(error), parts)}") from error
     options: dict[str, Any] = parser.instantiate(parsed).as_dict()
-    options = {key: value for key, value in options.items() if key in arguments}
-    return function(**options | {key: [Path(file) for file in options[key]] for key in repeated})
+    return function(**{key: _argument(key, kind, options) for key, kind in annotations.items()})
+
+
+def _argument(key: str, annotation: Any, options: Mapping[str, Any]) -> Any:
+    """The value of a command's argument, of the options that were parsed."""
+    if _is_group(annotation):
+        return annotation(**{field.name: options[field.name] for field in fields(annotation)})
+    return [Path(file) for file in options[key]] if annotation == list[Path] else options[key]
+
+
+def _is_group(annotation: Any) -> bool:
+    return inspect.isclass(annotation) and issubclass(annotation, Options)
+
+
+def _parser(function: Callable[..., int | None], name: str, from_file: bool) -> ArgumentParser:
+    """The parser of a command; `from_file` if it takes its options from a YAML file, too."""
+    description = (function.__doc__ or "").partition("\n")[0]
+    parser = ArgumentParser(prog=f"mntp {name}", description=description, exit_on_error=not from_file)
+    if from_file:
+        parser.add_argument("--config", action="config", help="YAML file of these options")
+    added: set[str | int] = set()
+    for key, argument in inspect.signature(function).parameters.items():
+        if _is_group(argument.annotation):
+            parser.add_class_arguments(argument.annotation)
+        elif argument.annotation in (list[str], list[str] | None):
+            parser.add_argument(key, nargs="+" if argument.default is inspect.Parameter.empty else "*", type=str)
+        elif argument.annotation == list[Path]:
+            again = "may be given several times"
+            parser.add_argument(f"--{key}", action="append", type=str, required=True, metavar="FILE", help=again)
+        else:
+            continue
+        added.add(key)
+    parser.add_function_arguments(function, skip=added)
+    return parser
 
 
 def _classes(annotation: Any) -> list[type]:
     """The classes that a part may be, of the abstract one in its annotation; none where it is no part."""
     base = annotation if inspect.isclass(annotation) else next(iter(get_args(annotation)[1:]), None)
-    return _below(base) if inspect.isclass(base) and inspect.isabstract(base) else []
-
-
-def _below(base: type) -> list[type]:
-    direct: list[type] = base.__subclasses__()
-    return [found for cls in direct for found in (cls, *_below(cls))]
+    return subclasses(base) if inspect.isclass(base) and inspect.isabstract(base) else []
 
 
 def _mistake(message: str, parts: dict[str, list[type]]) -> str:

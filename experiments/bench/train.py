@@ -27,6 +27,7 @@ from experiments.config.nodes import class_name
 from experiments.config.resolve import build_model, load_config, resolve
 from mntp.batch import TokenBatch
 from mntp.seeding import make_generator
+from mntp.systems import AudioSystem
 from mntp.systems.optimisation import build_adamw
 
 HALVES = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
@@ -52,7 +53,10 @@ class TrainingStep:
         trainer = config["trainer"]
         self.device = best_device()
         self.dtype = HALVES.get(trainer["precision"], torch.float32)
-        self.system = build_model(config).to(self.device).train()
+        model = build_model(config)
+        if not isinstance(model, AudioSystem):
+            raise ValueError(f"{type(model).__name__} is no AudioSystem; only their training steps are measured")
+        self.system = model.to(self.device).train()
         for callback in trainer["callbacks"] or []:
             if class_name(callback) == "Compile":
                 Compile(**callback["init_args"]).apply(self.system)

@@ -1,4 +1,4 @@
-"""`mntp ablate submit|retry|prune`: what a cluster asks for, over the modules beside this one.
+"""`mntp ablate submit|retry|prune`: commands that a cluster needs.
 
 Each returns its exit code. Only `submit` imports torch, and only to plan.
 """
@@ -10,101 +10,77 @@ from rich.console import Console
 
 from experiments.ablate.local.execute import console, execute
 from experiments.ablate.local.runner import run_command, write_run_files
-from experiments.ablate.matrix.schema import DEFAULT_SCALE
-from experiments.ablate.plan.cell_state import cell_state
 from experiments.ablate.plan.job import Job
-from experiments.ablate.plan.jobs import plan_jobs
-from experiments.ablate.plan.plan_file import Plan, PlannedCell, read_plan, results_folder
+from experiments.ablate.plan.jobs import plan_jobs, show_missing
+from experiments.ablate.plan.options import PlanOptions, ResultsOptions
+from experiments.ablate.plan.plan_file import Plan, PlannedCell, read_plan
 from experiments.ablate.results.prune import prune as prune_runs
 from experiments.ablate.show.status_table import cell_states
 from experiments.ablate.slurm.cluster import load_cluster
 from experiments.ablate.slurm.state import Queue
 from experiments.ablate.slurm.submit import Submission
-from experiments.ablate.slurm.submit import submit as submit_cells
-from experiments.runs.state import CANCELLED, DONE, FAILED, INTERRUPTED, NOT_RUN, untrained_needs
+from experiments.ablate.slurm.submit import submit as submit_jobs
+from experiments.config.options import JudgeOptions
+from experiments.runs.state import CANCELLED, DONE, FAILED, INTERRUPTED, NOT_RUN, read_state, untrained_needs
 
 ENDED = (FAILED, CANCELLED, INTERRUPTED)
 
 
-def submit(
-    cluster: str,
-    matrix: Path = Path("ablations.yaml"),
-    scale: str = DEFAULT_SCALE,
-    rows: str = "",
-    seeds: str = "0",
-    out: Path = Path("results"),
-    runs: Path = Path("runs"),
-    judges: Path = Path("data/judges"),
-    weights: Path = Path("weights"),
-    dry_run: bool = False,
-) -> int:
+def submit(cluster: str, options: PlanOptions, dry_run: bool = False) -> int:
     """Give what isn't done and isn't queued to SLURM, an array of jobs for each resource shape.
 
     Args:
         cluster: a file of experiments/clusters by name, or any file.
-        matrix: the matrix file.
-        scale: one of its scales.
-        rows: which rows: nothing for the default ones, `all`, or rows and tables as in `3A,8B,table6,factorial`.
-        seeds: seeds, as in `0,1,2`.
-        out: folder of the results; a scale other than micro has its own folder beneath it.
-        runs: folder of the runs, which all nodes see.
-        judges: folder where the judge network is kept, and what the judges heard.
-        weights: folder of public checkpoints, for scales that are judged by them.
-        dry_run: print the scripts and submit nothing.
+        options: what is planned.
+        dry_run: print the scripts, submit nothing and write nothing; data and weights need not be there yet.
     """
     described = load_cluster(cluster)  # before the slow plan
-    planned, jobs = plan_jobs(matrix, scale, rows, seeds, out, runs, judges, weights)
-    for job in jobs:
-        write_run_files(job)
-    cells = [cell for cell in planned.cells if cell.selected and cell_state(cell).state != DONE]
-    return _show(submit_cells(cells, results_folder(out, scale), described, judges, weights, dry_run), dry_run)
+    _, jobs, missing = plan_jobs(options, look_only=dry_run)
+    left = [job for job in jobs if read_state(job.run_dir, job.protocol_hash).state != DONE]
+    if not dry_run:
+        for job in left:
+            write_run_files(job)
+    for line in show_missing(missing):
+        console().print(f"# {line}", highlight=False, markup=False, soft_wrap=True)
+    return _show(submit_jobs(left, options.folder, described, options, dry_run), dry_run)
 
 
 def retry(
-    cluster: str = "",
-    scale: str = DEFAULT_SCALE,
-    out: Path = Path("results"),
-    judges: Path = Path("data/judges"),
-    weights: Path = Path("weights"),
-    parallel: int = 1,
-    dry_run: bool = False,
+    options: ResultsOptions, judge_options: JudgeOptions, cluster: str = "", parallel: int = 1, dry_run: bool = False
 ) -> int:
-    """Start the planned cells again that failed, were cancelled or interrupted; nothing is planned anew.
+    """Start the planned cells again that failed, were cancelled or interrupted; nothing is planned again.
 
     Args:
+        options: where the results lie.
+        judge_options: where judges and public checkpoints lie.
         cluster: where to, by name or file; empty for this machine.
-        scale: the scale that was planned.
-        out: folder of the results.
-        judges: folder where the judge network is kept, and what the judges heard.
-        weights: folder of public checkpoints.
         parallel: cells at a time, on this machine.
         dry_run: print the scripts, or the cells, and start nothing.
     """
-    folder = results_folder(out, scale)
-    planned = read_plan(folder)
+    planned = read_plan(options.folder)
     queue = Queue.of((Path(cell.run_dir) for cell in planned.cells), strict=bool(cluster))
     cells = cells_to_retry(planned, queue)
     if not cells:
         console().print("nothing has failed", highlight=False)
         return 0
-    if cluster:
-        return _show(submit_cells(cells, folder, load_cluster(cluster), judges, weights, dry_run), dry_run)
-    if dry_run:
+    if dry_run and not cluster:
         console().print("\n".join(cell.label for cell in cells), highlight=False)
         return 0
-    return execute(_jobs(cells, planned), run_command(judges, weights), folder, console(), parallel)
+    jobs = read_jobs(cells, planned)
+    if cluster:
+        return _show(submit_jobs(jobs, options.folder, load_cluster(cluster), judge_options, dry_run), dry_run)
+    return execute(jobs, run_command(judge_options), options.folder, console(), parallel)
 
 
-def prune(scale: str = DEFAULT_SCALE, out: Path = Path("results"), dry_run: bool = False) -> int:
+def prune(options: ResultsOptions, dry_run: bool = False) -> int:
     """Remove the checkpoints with optimiser states of runs whose cells are all done; the scored weights stay.
 
     Args:
-        scale: the scale that was planned.
-        out: folder of the results.
+        options: where the results lie.
         dry_run: only say what would be removed.
     """
     shown = console()
-    removed, kept = prune_runs(read_plan(results_folder(out, scale)).cells, dry_run)
+    removed, kept = prune_runs(read_plan(options.folder).cells, dry_run)
     for run in removed:
         names = ", ".join(file.name for file in run.files)
         shown.print(f"{run.run_dir}: {names}, {run.num_bytes / 1e6:.1f} MB", highlight=False)
@@ -132,14 +108,19 @@ def cells_to_retry(planned: Plan, queue: Queue) -> list[PlannedCell]:
     return [cell for cell, state in states if state in ENDED or (state == NOT_RUN and held_up(cell))]
 
 
-def _jobs(cells: list[PlannedCell], planned: Plan) -> list[Job]:
-    """The cells' jobs, each scoring once, from the files that the runs have."""
+def read_jobs(cells: list[PlannedCell], planned: Plan) -> list[Job]:
+    """Return the cells' jobs, each scoring once, from the files that the runs have.
+
+    Raises:
+        OSError: a run's config can't be read.
+    """
     scorings: dict[tuple[str, str], list[PlannedCell]] = {}
     for cell in cells:
         scorings.setdefault((cell.run_dir, cell.protocol_hash), []).append(cell)
     jobs = []
     for (run_dir, protocol), answered in scorings.items():
-        config = yaml.safe_load((Path(run_dir) / "config.yaml").read_text(encoding="utf-8"))
+        # The loader in C: ten times as fast, and a matrix may have thousands of runs.
+        config = yaml.CSafeLoader((Path(run_dir) / "config.yaml").read_text(encoding="utf-8")).get_single_data()
         labels = tuple(cell.label for cell in answered)
         needs = {label: Path(folder) for cell in answered for label, folder in cell.needs.items()}
         jobs.append(Job(labels, Path(run_dir), config, planned.protocols[protocol], protocol, needs))

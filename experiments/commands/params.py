@@ -11,7 +11,7 @@ from torch import nn
 
 from experiments.config.resolve import build_model, load_config, resolve
 
-# Parts as papers count them, by the first names of a parameter behind `backbone.`.
+# Parts as papers count them, by the name that follows `backbone.`.
 BACKBONE_PARTS = {
     "encoder_blocks": "blocks",
     "decoder_blocks": "blocks",

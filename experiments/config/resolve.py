@@ -6,32 +6,48 @@ import functools
 import inspect
 import json
 from argparse import ArgumentError
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
-from lightning.pytorch import Trainer
+from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser
 
 import callbacks  # noqa: F401  # importing makes the short class names known
 from data_modules.latents import LatentDataModule
-from experiments.config.errors import summarise_config_error
-from mntp.backbones import BACKBONES
-from mntp.heads import HEADS
+from experiments.config.errors import subclasses, summarise_config_error, unknown_class
+from experiments.config.nodes import class_paths
+from mntp.backbones import BACKBONES, Backbone
+from mntp.heads import HEADS, Head
 from mntp.initial_weights import INITIAL_WEIGHTS, InitialWeights
-from mntp.masking import MASK_RATIOS
-from mntp.registry import did_you_mean
-from mntp.systems import SYSTEMS, AudioSystem
+from mntp.masking import MASK_RATIOS, MaskRatio
+from mntp.module import SuiteModule
+from mntp.registry import allow_imports, did_you_mean, import_class
+from mntp.systems import SYSTEMS
 
 SECTIONS = ("trainer", "model", "data", "init")
+# The suite's own classes by the last part of the key that takes them: what an error lists and suggests.
+KNOWN_CLASSES: dict[str, Mapping[str, type[Any]]] = {
+    "model": SYSTEMS,
+    "backbone": BACKBONES,
+    "head": HEADS,
+    "mask_ratio": MASK_RATIOS,
+    "components": MASK_RATIOS,
+    "init": INITIAL_WEIGHTS,
+}
+# What a config is made of, the user's own classes included: their arguments are suggested for misspelt keys.
+FAMILIES = (SuiteModule, LightningDataModule, Backbone, Head, MaskRatio, InitialWeights)
+_LIBRARIES = ("mntp", "callbacks", "data_modules", "experiments", "lightning", "torch")
 
 
 def resolve(config: dict[str, Any], *overlays: dict[str, Any]) -> dict[str, Any]:
-    """Check a merged config and fill in every default, without building anything.
+    """Check a config and fill in every default, without building anything.
+
+    Each argument of a section is parsed by itself and remembered, because the cells of a matrix share most of them.
 
     Args:
-        config: a whole config.
+        config: a whole config. Classes may be of the user's own package, by their dotted path.
         overlays: parts of configs laid over it one after the other, as `lightning fit` does with several `--config`:
             a class that stays keeps the arguments that an overlay doesn't name.
 
@@ -41,88 +57,118 @@ def resolve(config: dict[str, Any], *overlays: dict[str, Any]) -> dict[str, Any]
     Raises:
         ValueError: an unknown key or class, or a value of another type; one line.
     """
-    layers = (config, *overlays)
-    for key in {key for layer in layers for key in layer} - set(SECTIONS):  # jsonargparse would drop it silently here
+    for key in {key for layer in (config, *overlays) for key in layer} - set(SECTIONS):
         raise ValueError(f"config: '{key}' is not a key that the top level accepts{did_you_mean(key, SECTIONS)}")
+    if overlays:
+        config = _laid_over(config, *overlays)
+    allow_classes(config)
+    with one_line_errors():
+        init = _dump(_whole_parser("init"), {"init": config.get("init")})
+    return {
+        "trainer": _with_defaults(Trainer, config.get("trainer") or {}, "trainer"),
+        "model": _resolve_class(config.get("model"), "model", SuiteModule),
+        "data": _resolve_data(config.get("data") or {}),
+        **init,
+    }
+
+
+def allow_classes(config: Mapping[str, Any]) -> None:
+    """Import the packages of the classes that a config names, and allow checkpoints to name classes of them.
+
+    For configs that the user wrote: naming a class there is the choice to run its code (`mntp.registry`).
+
+    Raises:
+        ValueError: a package can't be imported.
+    """
+    packages = {path.partition(".")[0] for path in class_paths(config) if "." in path}
+    allow_imports(sorted(packages.difference(_LIBRARIES)))
+
+
+def _resolve_data(data: dict[str, Any]) -> dict[str, Any]:
+    """The section `data`: the arguments of `LatentDataModule`, or another class with its own."""
+    if "class_path" in data:
+        return _resolve_class(data, "data", LightningDataModule)
+    return _with_defaults(LatentDataModule, data, "data")
+
+
+def _resolve_class(node: Any, section: str, base: type[Any]) -> dict[str, Any]:
+    """A section that names its class."""
+    if not isinstance(node, dict) or "class_path" not in node:
+        raise ValueError(f"config: {section}: expected a mapping with class_path and init_args, got {node!r}")
+    if unknown := node.keys() - {"class_path", "init_args"}:
+        raise ValueError(f"config: '{min(unknown)}' is not a key that {section} accepts beside its class_path")
+    known, path = KNOWN_CLASSES.get(section, {}), str(node["class_path"])
+    if "." not in path and path not in known:
+        raise ValueError(unknown_class(path, section, known))
+    cls = known[path] if path in known else import_class(path, base, section)
+    place = "mntp.systems" if cls in SYSTEMS.values() else cls.__module__
+    return {
+        "class_path": f"{place}.{cls.__name__}",
+        "init_args": _with_defaults(cls, node.get("init_args") or {}, section),
+    }
+
+
+def _with_defaults(cls: Callable[..., Any], given: Mapping[str, Any], section: str) -> dict[str, Any]:
+    """All arguments of a class, those that aren't given by their defaults."""
+    names = _argument_names(cls)
+    for key in given:
+        if key not in names:
+            raise ValueError(f"config: '{key}' is not a key that {section} accepts{did_you_mean(key, names)}")
     resolved: dict[str, Any] = {}
-    for section in SECTIONS:
-        if section == "model" and not overlays and (model := _by_argument(config.get(section))):
-            resolved[section] = model
-            continue
-        parts = [json.dumps({section: layer[section]} if section in layer else {}) for layer in layers]
-        resolved |= json.loads(_resolved_section(section, *parts))
+    with one_line_errors(section):
+        for name in names:
+            resolved |= json.loads(_argument(cls, name, json.dumps({name: given[name]} if name in given else {})))
     return resolved
 
 
-def _by_argument(model: Any) -> dict[str, Any] | None:
-    """A system resolved argument by argument: cells share most, and a whole system is parsed many times over.
-
-    Args:
-        model: the section `model` as given.
-
-    Returns:
-        What `_resolved_section` returns. None for anything but a plain node of a known system, and where an argument
-        is refused: parsing the whole section words the error.
-    """
-    if not isinstance(model, dict) or model.keys() != {"class_path", "init_args"}:
-        return None
-    name, given = str(model["class_path"]).rpartition(".")[2], model["init_args"]
-    path = f"mntp.systems.{name}"
-    if name not in SYSTEMS or model["class_path"] not in (name, path) or not isinstance(given, dict):
-        return None
-    arguments = _arguments(name)
-    if not given.keys() <= set(arguments):
-        return None
-    layers = [json.dumps({key: given[key]} if key in given else {}) for key in arguments]
-    init_args: dict[str, Any] = {}
-    try:
-        for argument, layer in zip(arguments, layers, strict=True):
-            init_args |= json.loads(_resolved_argument(name, argument, layer))
-    except ArgumentError:
-        return None
-    return {"class_path": path, "init_args": init_args}
-
-
 @functools.cache
-def _arguments(system: str) -> tuple[str, ...]:
-    return tuple(LightningArgumentParser(exit_on_error=False).add_class_arguments(SYSTEMS[system]))
-
-
-@functools.cache
-def _resolved_argument(system: str, argument: str, layer: str) -> str:
-    """One argument of a system, or its default where the layer, as JSON, is empty."""
-    parser = _argument_parser(system, argument)
-    resolved = parser.parse_object(json.loads(layer))
-    text: str = parser.dump(resolved, format="json", skip_unset=False, skip_validation=True)
-    return text
-
-
-@functools.cache
-def _argument_parser(system: str, argument: str) -> LightningArgumentParser:
+def _argument_names(cls: Callable[..., Any]) -> tuple[str, ...]:
     parser = LightningArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(SYSTEMS[system], skip=set(_arguments(system)) - {argument}, sub_configs=True)
+    return tuple(parser.add_class_arguments(cls, fail_untyped=False))
+
+
+@functools.cache
+def _argument(cls: Callable[..., Any], name: str, given: str) -> str:
+    """One argument of a class as JSON, by its default where nothing is given; parsing takes milliseconds."""
+    return json.dumps(_dump(_argument_parser(cls, name), json.loads(given)))
+
+
+@functools.cache
+def _argument_parser(cls: Callable[..., Any], name: str) -> LightningArgumentParser:
+    parser = LightningArgumentParser(exit_on_error=False)
+    others = set(_argument_names(cls)) - {name}
+    parser.add_class_arguments(cls, skip=others, fail_untyped=False, sub_configs=True)
     return parser
 
 
-@functools.cache
-def _resolved_section(section: str, *layers: str) -> str:
-    """A section of layers, all as JSON; one takes 10 to 40 ms."""
-    parser = _section_parser(section)
-    resolved = None
+def _laid_over(*layers: dict[str, Any]) -> dict[str, Any]:
+    """Several configs as one, by the rules of `lightning fit`."""
+    merged: dict[str, Any] = {}
     with one_line_errors():
-        for layer in layers:
-            resolved = parser.parse_object(json.loads(layer), namespace=resolved)
-    text: str = parser.dump(resolved, format="json", skip_unset=False, skip_validation=True)
-    return text
+        for section in SECTIONS:
+            parser = _whole_parser(section, names_data_class(*layers))
+            parts = [{section: layer[section]} for layer in layers if section in layer]
+            merged |= _dump(parser, *parts)
+    return merged
 
 
-@functools.cache
-def _section_parser(section: str) -> LightningArgumentParser:
+def _dump(parser: LightningArgumentParser, *layers: dict[str, Any]) -> dict[str, Any]:
+    """Parse values one after the other, and return plain ones."""
+    parsed = None
+    for layer in layers or ({},):
+        parsed = parser.parse_object(copy.deepcopy(layer), namespace=parsed)
+    plain: dict[str, Any] = json.loads(parser.dump(parsed, format="json", skip_unset=False, skip_validation=True))
+    return plain
+
+
+def _whole_parser(section: str, data_class: bool = False) -> LightningArgumentParser:
     parser = LightningArgumentParser(exit_on_error=False)
     if section == "trainer":
         parser.add_lightning_class_args(Trainer, section)
     elif section == "model":
-        parser.add_lightning_class_args(AudioSystem, section, subclass_mode=True)
+        parser.add_lightning_class_args(SuiteModule, section, subclass_mode=True)
+    elif section == "data" and data_class:
+        parser.add_lightning_class_args(LightningDataModule, section, subclass_mode=True)
     elif section == "data":
         parser.add_lightning_class_args(LatentDataModule, section)
     else:
@@ -130,19 +176,33 @@ def _section_parser(section: str) -> LightningArgumentParser:
     return parser
 
 
-def build_model(resolved: dict[str, Any]) -> AudioSystem:
-    """Build the system of a resolved config, with its own random initialisation.
+def names_data_class(*layers: dict[str, Any]) -> bool:
+    """Whether the section `data` names its class, and isn't the arguments of `LatentDataModule`."""
+    return any("class_path" in (layer.get("data") or {}) for layer in layers)
+
+
+def build_model(resolved: dict[str, Any]) -> SuiteModule:
+    """Build the model of a resolved config, with its own random initialisation.
 
     Raises:
         ValueError: an argument that fits its type, but that the part it is for refuses.
     """
-    parser = LightningArgumentParser(exit_on_error=False)
-    parser.add_lightning_class_args(AudioSystem, "model", subclass_mode=True)
-    with one_line_errors():
-        config = parser.parse_object({"model": copy.deepcopy(resolved["model"])})
-    with constructor_errors():
-        model: AudioSystem = parser.instantiate(config).model
+    model: SuiteModule = _build(resolved, "model").model
     return model
+
+
+def build_data(resolved: dict[str, Any]) -> LightningDataModule:
+    """Build the data module of a resolved config; as `build_model`."""
+    data: LightningDataModule = _build(resolved, "data").data
+    return data
+
+
+def _build(resolved: dict[str, Any], section: str) -> Any:
+    parser = _whole_parser(section, names_data_class(resolved))
+    with one_line_errors():
+        config = parser.parse_object({section: copy.deepcopy(resolved[section])})
+    with constructor_errors():
+        return parser.instantiate(config)
 
 
 def add_init(parser: LightningArgumentParser) -> None:
@@ -151,24 +211,14 @@ def add_init(parser: LightningArgumentParser) -> None:
 
 
 @contextlib.contextmanager
-def one_line_errors() -> Iterator[None]:
-    """Turn what jsonargparse says of a config into a ValueError of one line."""
+def one_line_errors(section: str = "") -> Iterator[None]:
+    """Turn what jsonargparse says of a config, or of one section's arguments, into a ValueError of one line."""
     try:
         yield
     except ArgumentError as error:
-        families = (SYSTEMS, BACKBONES, HEADS, MASK_RATIOS, INITIAL_WEIGHTS)
-        parts = [part for family in families for part in family.values()]
-        lineage = {base for part in (*parts, LatentDataModule, Trainer) for base in part.__mro__}
-        keys = {name for base in lineage for name in inspect.signature(vars(base).get("__init__", len)).parameters}
-        classes: dict[str, Iterable[str]] = {
-            "model": SYSTEMS,
-            "backbone": BACKBONES,
-            "head": HEADS,
-            "mask_ratio": MASK_RATIOS,
-            "components": MASK_RATIOS,
-            "init": INITIAL_WEIGHTS,
-        }
-        raise ValueError(summarise_config_error(str(error), keys | set(SECTIONS), classes)) from error
+        parts = [Trainer, *(cls for base in FAMILIES for cls in (base, *subclasses(base)))]
+        keys = {name for cls in parts for name in inspect.signature(vars(cls).get("__init__", len)).parameters}
+        raise ValueError(summarise_config_error(str(error), keys, KNOWN_CLASSES, section)) from error
 
 
 @contextlib.contextmanager

@@ -1,42 +1,50 @@
-"""What cells share and the first one would otherwise make: the prepared data and the embedded judge."""
+"""The data and the judge of a resolved config, which many runs share."""
 
-from pathlib import Path
 from typing import Any
 
 from data_modules.latents import LatentDataModule
 from data_modules.scenes import EmbeddedCorpus
-from experiments.scoring.metrics import JudgeKind
+from experiments.config.options import JudgeOptions
+from experiments.config.resolve import build_data
+from experiments.scoring.metrics import JUDGES
 from experiments.scoring.score_sets import load_score_set
 from mntp.metrics.score_sets import ScoreSet
 
 
-def prepare(
-    config: dict[str, Any], judges: Path, kind: JudgeKind = "embedded", weights: Path = Path("weights")
-) -> dict[str, str]:
-    """Build the store and train the embedded judge where they are missing, with progress shown.
+def prepare_data(config: dict[str, Any]) -> str:
+    """Prepare the data of a resolved config where they are missing, with progress shown; return their fingerprint.
 
-    Args:
-        config: a resolved configuration; its `data` section names the store.
-        judges: folder of cached judges.
-        kind: which scores.
-        weights: folder of public checkpoints.
-
-    Returns:
-        Fingerprints: {"store": ..., "judge": ...}.
+    Raises:
+        ValueError: the data can't be prepared here, or are not what the matrix needs.
     """
-    data = data_module(config)
+    data: Any = build_data(config)
+    if not hasattr(type(data), "fingerprint"):
+        raise ValueError(
+            f"data: {type(data).__name__} has no fingerprint, which the matrix asks of a data module: 12 hex digits "
+            "over the prepared data (mntp.module.SuiteData)"
+        )
     data.prepare_data()
-    return {"store": data.store.fingerprint, "judge": score_set_of(config, kind, judges, weights).fingerprint()}
+    return str(data.fingerprint)
 
 
-def data_module(config: dict[str, Any]) -> LatentDataModule:
-    """Build the `data` section of a resolved configuration."""
-    data = dict(config["data"])
-    corpus = data.pop("corpus")
-    return LatentDataModule(**data, corpus=None if corpus is None else EmbeddedCorpus(**corpus))
+def latent_data(config: dict[str, Any]) -> LatentDataModule:
+    """Build the `data` section of a resolved configuration whose clips are to be decoded and scored.
+
+    Raises:
+        ValueError: the section names another class.
+    """
+    data = build_data(config)
+    if not isinstance(data, LatentDataModule):
+        raise ValueError(
+            f"data: {type(data).__name__} holds no store of tokens, which a judge of sound needs; set judge: held_out "
+            "in the scale's eval"
+        )
+    return data
 
 
-def score_set_of(config: dict[str, Any], kind: JudgeKind, judges: Path, weights: Path) -> ScoreSet:
+def score_set_of(config: dict[str, Any], kind: str, options: JudgeOptions) -> ScoreSet:
     """The score set for a configuration's data: the embedded judge is that of its corpus, or else the default one."""
-    corpus = config["data"]["corpus"]
-    return load_score_set(kind, weights, judges, text=True, corpus=EmbeddedCorpus(**(corpus or {})))
+    corpus = config["data"].get("corpus")
+    return load_score_set(
+        JUDGES[kind], options.weights, options.judges, text=True, corpus=EmbeddedCorpus(**(corpus or {}))
+    )

@@ -46,8 +46,7 @@ def check_launch(trainer: Mapping[str, Any], environ: Mapping[str, str] = os.env
         ValueError: they differ; says what was got and what to do.
     """
     if not under_srun(environ):
-        nodes = int(trainer.get("num_nodes") or 1)
-        if nodes > 1 and "RANK" not in environ:
+        if int(nodes := trainer.get("num_nodes") or 1) > 1 and "RANK" not in environ:
             raise ValueError(
                 f"the run wants {nodes} nodes and was started on one: use `mntp ablate submit` on a cluster, or set "
                 "trainer.num_nodes: 1"
@@ -62,11 +61,18 @@ def check_launch(trainer: Mapping[str, Any], environ: Mapping[str, str] = os.env
         )
     if tasks > 1 and "SLURM_STEP_ID" not in environ:
         raise ValueError(f"SLURM gave {tasks} tasks, and this is one process outside of them: start it by srun")
-    visible = environ.get("CUDA_VISIBLE_DEVICES")
-    if trainer.get("accelerator") in ("gpu", "cuda") or "SLURM_GPUS_ON_NODE" in environ:
-        found = len([word for word in (visible or "").split(",") if word])
-        if trainer.get("accelerator") != "cpu" and visible is not None and found < devices:
-            raise ValueError(
-                f"the run wants {devices} GPUs per node, this task sees {found} (CUDA_VISIBLE_DEVICES={visible!r}): "
-                "give the node's GPUs to all of its tasks (--gpus-per-node, not --gpus-per-task)"
-            )
+    _check_gpus(trainer, devices, environ)
+
+
+def _check_gpus(trainer: Mapping[str, Any], devices: int, environ: Mapping[str, str]) -> None:
+    """Each task has to see all GPUs of its node that the run uses."""
+    accelerator, visible = trainer.get("accelerator"), environ.get("CUDA_VISIBLE_DEVICES")
+    on_gpu = accelerator in ("gpu", "cuda") or (accelerator != "cpu" and "SLURM_GPUS_ON_NODE" in environ)
+    if not on_gpu or visible is None:
+        return
+    found = len([word for word in visible.split(",") if word])
+    if found < devices:
+        raise ValueError(
+            f"the run wants {devices} GPUs per node, this task sees {found} (CUDA_VISIBLE_DEVICES={visible!r}): "
+            "give the node's GPUs to all of its tasks (--gpus-per-node, not --gpus-per-task)"
+        )

@@ -1,4 +1,4 @@
-"""What a run's folder says of the run itself: `run.json`, and the lock that one process at a time holds."""
+"""What a run's folder says of the run itself: `run.json`, failures, and the lock that one process at a time holds."""
 
 import contextlib
 import importlib.metadata
@@ -7,6 +7,7 @@ import platform
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,28 @@ HELD_OUT = "held_out.safetensors"
 RECORDED_PACKAGES = ("torch", "lightning", "numpy", "safetensors", "torchaudio", "transformers", "diffusers")
 
 
+class RunRecord:
+    """`run.json`: how far a run is, and what its phases took. Read once, and written once at the end of a phase.
+
+    Args:
+        run_dir: the run's folder.
+
+    Raises:
+        ValueError: the file is damaged.
+    """
+
+    def __init__(self, run_dir: Path) -> None:
+        self._path = run_dir / "run.json"
+        self._content = read_json(self._path)
+
+    def write(self, **values: Any) -> None:
+        """Change entries, and write the file if any has changed; of several ranks the first one does."""
+        changed = {**self._content, **values}
+        if changed != self._content and global_rank() == 0:
+            write_json(self._path, changed)
+        self._content = changed
+
+
 def final_checkpoint(run_dir: Path) -> Path:
     """Return the file whose presence means that the run is trained."""
     return run_dir / "checkpoints" / "final.ckpt"
@@ -31,10 +54,27 @@ def is_trained(run_dir: Path) -> bool:
     return final_checkpoint(run_dir).is_file() and (run_dir / HELD_OUT).is_file()
 
 
-def update_record(run_dir: Path, **values: Any) -> None:
-    """Change entries of `run.json`; of several ranks the first one does."""
-    if global_rank() == 0:
-        write_json(run_dir / "run.json", {**read_json(run_dir / "run.json"), **values})
+def read_protocol(run_dir: Path, name: str) -> dict[str, Any]:
+    """Return the protocol of one of a run's scorings.
+
+    Raises:
+        ValueError: there is none.
+    """
+    protocol = read_json(run_dir / "evals" / name / "protocol.json")
+    if not protocol:
+        raise ValueError(f"{run_dir}: no evals/{name}/protocol.json; `mntp ablate run` writes it")
+    return protocol
+
+
+def write_failure(scoring: Path, reason: str, **more: Any) -> None:
+    """Say in a scoring's folder why it failed; the next attempt removes the file.
+
+    Args:
+        scoring: the scoring's folder.
+        reason: in words, for the user.
+        more: further entries.
+    """
+    write_json(scoring / "failure.json", {"reason": reason, "time": time.time(), **more})
 
 
 def provenance() -> dict[str, Any]:

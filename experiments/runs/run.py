@@ -1,14 +1,14 @@
-"""One cell of a matrix: train a run or go on with it, then sample and score it under one protocol.
+"""One cell of a matrix: train a run or go on with it, then sample and score it under one protocol or several.
 
 `python -m experiments.runs.run RUN_DIR --protocol HASH` reads `config.yaml` and `evals/HASH/protocol.json` from the
-run's folder. Every step that is done already is skipped, so that it can be killed at any moment and started again.
+run's folder. Every phase that is done is skipped, so it can be killed at any moment and started again.
 """
 
-import contextlib
+import dataclasses
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +18,24 @@ from callbacks import GracefulStop, HeldOutLosses, ProgressFile
 from callbacks.skip_non_finite import skipped_steps
 from experiments.config.errors import user_errors
 from experiments.config.lightning_cli import SuiteCLI
-from experiments.config.resolve import load_config
+from experiments.config.options import JudgeOptions
+from experiments.config.resolve import allow_classes, load_config
 from experiments.runs.launch import check_launch, global_rank, under_srun
-from experiments.runs.record import HELD_OUT, held, is_trained, provenance, update_record
+from experiments.runs.record import (
+    HELD_OUT,
+    RunRecord,
+    final_checkpoint,
+    held,
+    is_trained,
+    provenance,
+    read_protocol,
+    write_failure,
+)
 from experiments.runs.score import score
+from experiments.runs.state import eval_folder
 from experiments.runs.stop import EXIT_STOPPED, StopRequest
-from mntp.io.json_lines import read_json, write_json
+from experiments.scoring.protocol import Protocol
 
-FINAL = "final.ckpt"
 SLURM = {
     "class_path": "lightning.pytorch.plugins.environments.SLURMEnvironment",
     "init_args": {"auto_requeue": False},
@@ -39,20 +49,14 @@ FOLDERS = {
 
 
 def run(
-    run_dir: Path,
-    protocol: str,
-    judges: Path = Path("data/judges"),
-    weights: Path = Path("weights"),
-    stop: StopRequest | None = None,
-    patience: float = 0.0,
+    run_dir: Path, protocol: str, options: JudgeOptions, stop: StopRequest | None = None, patience: float = 0.0
 ) -> None:
     """Train, sample and score one run; what is done already is skipped. Of several ranks the first one scores.
 
     Args:
         run_dir: the run's folder, with its `config.yaml`.
         protocol: hash of the protocol, or several with commas between; their files are `evals/<hash>/protocol.json`.
-        judges: folder of cached judges, and of what they heard.
-        weights: folder of public checkpoints, for protocols that ask for their scores.
+        options: where judges and public checkpoints lie.
         stop: tells when to stop early; None listens from now on.
         patience: seconds to wait where another process holds the run.
     """
@@ -60,44 +64,52 @@ def run(
         stop = StopRequest()
         stop.listen()
     config = load_config(run_dir / "config.yaml")
-    rules = {name: read_json(run_dir / "evals" / name / "protocol.json") for name in protocol.split(",")}
-    if absent := [name for name, rule in rules.items() if not rule]:
-        raise ValueError(f"{run_dir}: no evals/{absent[0]}/protocol.json; `mntp ablate run` writes it")
+    allow_classes(config)
+    protocols = {name: read_protocol(run_dir, name) for name in protocol.split(",")}
     with held(run_dir, patience):
         _end_with_parent()
-        progress = ProgressFile(run_dir / "progress.json", protocol)
-        with _failures_recorded(run_dir):
-            if any(rule["generation"]["source"] == "model" for rule in rules.values()):
-                train_and_measure(run_dir, config, progress, stop)
-                if stop.made:  # behind the last step, too late for the training to see it
+        record, progress = RunRecord(run_dir), ProgressFile(run_dir / "progress.json", protocol)
+        try:
+            if any(content["generation"]["source"] == "model" for content in protocols.values()):
+                train_and_measure(run_dir, config, record, progress, stop)
+                if stop.made:  # after the last step, too late for the training to see it
                     raise SystemExit(EXIT_STOPPED)
-        if global_rank():
-            return
-        update_record(run_dir, state="trained", error=None)
-        errors: list[Exception] = []
-        for name, rule in rules.items():
-            progress.protocol = name
-            try:
-                with _failures_recorded(run_dir):
-                    score(run_dir, config, name, rule, judges, weights, progress)
-            except (ValueError, OSError, RuntimeError) as error:  # the other ways of decoding may still be scored
-                errors.append(error)
-                if len(rules) > 1:
-                    write_json(run_dir / "evals" / name / "failure.json", {"reason": str(error), "time": time.time()})
-        if errors:
-            raise errors[0]
+            if not global_rank():
+                _score_all(run_dir, config, protocols, options, progress)
+                record.write(state="trained", error=None)
+        except (ValueError, OSError, RuntimeError) as error:
+            record.write(state="failed", error=str(error).partition("\n")[0])
+            raise
 
 
-@contextlib.contextmanager
-def _failures_recorded(run_dir: Path) -> Iterator[None]:
-    try:
-        yield
-    except (ValueError, OSError, RuntimeError) as error:
-        update_record(run_dir, state="failed", error=str(error).partition("\n")[0])
-        raise
+def _score_all(
+    run_dir: Path,
+    config: dict[str, Any],
+    protocols: Mapping[str, Protocol],
+    options: JudgeOptions,
+    progress: ProgressFile,
+) -> None:
+    """Score under each protocol; one that fails keeps none of the others from being scored.
+
+    Raises:
+        ValueError, OSError, RuntimeError: the first failure, after all are tried.
+    """
+    errors: list[Exception] = []
+    for name, protocol in protocols.items():
+        progress.protocol = name
+        try:
+            score(eval_folder(run_dir, name), config, protocol, options, progress)
+        except (ValueError, OSError, RuntimeError) as error:
+            errors.append(error)
+            if len(protocols) > 1:
+                write_failure(eval_folder(run_dir, name), str(error))
+    if errors:
+        raise errors[0]
 
 
-def train_and_measure(run_dir: Path, config: dict[str, Any], progress: ProgressFile, stop: StopRequest) -> None:
+def train_and_measure(
+    run_dir: Path, config: dict[str, Any], record: RunRecord, progress: ProgressFile, stop: StopRequest
+) -> None:
     """Train, and take the held-out losses of the final weights, where either isn't done yet; on all ranks.
 
     Raises:
@@ -106,52 +118,42 @@ def train_and_measure(run_dir: Path, config: dict[str, Any], progress: ProgressF
     if is_trained(run_dir):
         return
     check_launch(config["trainer"])
-    final, held_out = run_dir / "checkpoints" / FINAL, HeldOutLosses(run_dir / HELD_OUT)
-    suite = None
-    if not final.is_file():
-        update_record(run_dir, state="training", error=None, **provenance())
-        more = [progress, GracefulStop(stop, EXIT_STOPPED)]
-        suite = SuiteCLI(_placed(config, run_dir), run=False, more_callbacks=more)
-        train(run_dir, suite, progress)
-    if suite is None:  # killed just behind the training: what it logs then has no step to stand at
-        quiet = _placed(config, run_dir)
-        quiet["trainer"] |= {"logger": False, "callbacks": []}
-        suite = SuiteCLI(quiet, run=False)
-    suite.trainer.callbacks.append(held_out)  # type: ignore[attr-defined]  # Lightning sets it at construction
+    placed, final = _placed(config, run_dir), final_checkpoint(run_dir)
+    if final.is_file():  # killed just after the training: what it logs now has no step to stand at
+        placed["trainer"] |= {"logger": False, "callbacks": []}
+        suite = SuiteCLI(placed, run=False)
+    else:
+        suite = SuiteCLI(placed, run=False, more_callbacks=[progress, GracefulStop(stop, EXIT_STOPPED)])
+        train(run_dir, suite, record, progress)
+    suite.trainer.callbacks.append(HeldOutLosses(run_dir / HELD_OUT))  # type: ignore[attr-defined]  # set by Lightning
     losses = suite.trainer.validate(
         suite.model, datamodule=suite.datamodule, ckpt_path=final, weights_only=True, verbose=False
     )[0]
-    head = suite.model.head
-    update_record(
-        run_dir,
+    record.write(
+        state="trained",
         held_out={name.removeprefix("val/"): value for name, value in losses.items()},
-        held_out_metric={
-            "name": suite.model.held_out_name, "digits": head.held_out_digits, "better": head.held_out_better,
-        },
-    )  # fmt: skip
+        held_out_metric=dataclasses.asdict(suite.model.held_out_metric),
+    )
 
 
-def train(run_dir: Path, suite: SuiteCLI, progress: ProgressFile) -> None:
+def train(run_dir: Path, suite: SuiteCLI, record: RunRecord, progress: ProgressFile) -> None:
     """Train from the newest checkpoint to the end, and keep the averaged weights as final."""
-    folder = run_dir / "checkpoints"
-    last = folder / "last.ckpt"
-    if not last.is_file() and (transfer := suite.initialise()):
-        update_record(run_dir, initialised_from=transfer.summary())
-    update_record(run_dir, clips_per_step=suite.clips_per_step)
+    last = run_dir / "checkpoints" / "last.ckpt"
+    transfer = None if last.is_file() else suite.initialise()
+    started = {"initialised_from": transfer.summary()} if transfer else {}
+    record.write(state="training", error=None, clips_per_step=suite.clips_per_step, **started, **provenance())
     suite.trainer.fit(
         suite.model, datamodule=suite.datamodule, ckpt_path=last if last.is_file() else None, weights_only=True
     )
-    seconds = progress.train_seconds
-    update_record(
-        run_dir,
+    on_gpu, seconds = suite.trainer.strategy.root_device.type == "cuda", progress.train_seconds
+    record.write(
         train_seconds=seconds,
-        gpu_seconds=seconds * suite.trainer.world_size if suite.trainer.strategy.root_device.type == "cuda" else None,
-        num_parameters=sum(p.numel() for p in suite.model.parameters()),
-        num_head_parameters=sum(p.numel() for p in suite.model.head.parameters()),
+        gpu_seconds=seconds * suite.trainer.world_size if on_gpu else None,
         skipped_steps=skipped_steps(suite.trainer),
+        **suite.model.parameter_counts(),
     )
     # After fit the module holds the averaged weights; the file is small, and its presence means "trained".
-    suite.trainer.save_checkpoint(folder / FINAL, weights_only=True)
+    suite.trainer.save_checkpoint(final_checkpoint(run_dir), weights_only=True)
 
 
 def _placed(config: dict[str, Any], run_dir: Path) -> dict[str, Any]:
@@ -199,5 +201,7 @@ if __name__ == "__main__":
     with user_errors():
         parser = ArgumentParser(prog="python -m experiments.runs.run")
         parser.add_argument("run_dir", type=Path)
-        parser.add_function_arguments(run, skip={"run_dir", "stop", "patience"})
-        run(**parser.parse_args().as_dict())
+        parser.add_argument("--protocol", type=str, required=True)
+        parser.add_class_arguments(JudgeOptions)
+        words = parser.parse_args()
+        run(words.run_dir, words.protocol, JudgeOptions(words.judges, words.weights))

@@ -12,15 +12,18 @@ from torch import Tensor
 from callbacks import ProgressFile
 from data_modules.latents import ClipDataset, collate
 from data_modules.store.store import Store
-from experiments.runs.data import data_module, score_set_of
-from experiments.runs.record import HELD_OUT, provenance
-from experiments.scoring.folders import FilePairs, evaluate_folders
+from experiments.config.options import JudgeOptions
+from experiments.runs.data import latent_data, prepare_data, score_set_of
+from experiments.runs.record import HELD_OUT, final_checkpoint, provenance
+from experiments.scoring.folders import Evaluation, FilePairs, evaluate_folders
 from experiments.scoring.intervals import REPLICATES, interval, write_replicates
+from experiments.scoring.metrics import HELD_OUT as HELD_OUT_JUDGE
 from experiments.scoring.protocol import Protocol, scoring_hash
 from mntp.audio.files import write_audio
 from mntp.inference.checkpoint import load_system
 from mntp.io.json_lines import write_json
 from mntp.metrics.jackknife import ratio_pseudo_values
+from mntp.metrics.score_sets import ScoreSet
 from mntp.seeding import derive_seed
 from mntp.systems import AudioSystem
 from mntp.tokenizers import build_tokenizer
@@ -29,89 +32,99 @@ Decode = Callable[[Sequence[int]], Tensor]  # rows of the store -> waveforms [B,
 
 
 def score(
-    run_dir: Path,
-    config: dict[str, Any],
-    protocol_hash: str,
-    protocol: Protocol,
-    judges: Path,
-    weights: Path,
-    progress: ProgressFile,
+    folder: Path, config: dict[str, Any], protocol: Protocol, options: JudgeOptions, progress: ProgressFile
 ) -> None:
     """Write the clips that are missing, score them all, and write `metrics.json`, whose presence means done.
+
+    Args:
+        folder: the scoring's folder, `RUN_DIR/evals/PROTOCOL_HASH`.
+        config: the run's resolved config.
+        protocol: how the run is scored.
+        options: where judges and public checkpoints lie.
+        progress: told how far the sampling is.
 
     Raises:
         ValueError: the data or the judge is not the one that the protocol names.
     """
-    folder = run_dir / "evals" / protocol_hash
     if (folder / "metrics.json").is_file():
         return
-    scoring, generation = protocol["scoring"], protocol["generation"]
-    store = data_module(config).store
-    score_set = score_set_of(config, scoring["kind"], judges, weights)
-    for name, found in (("store", store.fingerprint), ("judge", score_set.fingerprint())):
-        if scoring[name] != found:
-            raise ValueError(f"{run_dir}: the protocol asks for {name} {scoring[name]}, found {found}: plan again")
-    rows = store.split(scoring["split"])[: scoring["num_clips"]]
     began = time.monotonic()
-    generated = _generated(run_dir, folder, store, rows, protocol, progress)
-    sampled = time.monotonic()
-    progress.write("scoring", 0, 1)
-    captions = {store.audio_path(row).name: store.clips[row].caption for row in rows}
-    evaluation = evaluate_folders(
-        FilePairs(sorted(captions), []),
-        store.audio_path(rows[0]).parent,
-        generated,
-        captions,
-        score_set,
-        judges / "features",
-    )
-    scored = time.monotonic()
-    metrics, replicates = evaluation.metrics, evaluation.replicates
-    if generation["source"] == "model":
-        held_out = load_file(run_dir / HELD_OUT)
-        metrics["num_held_out_clips"] = len(held_out.pop("rows"))
-        for name, (totals, counts) in held_out.items():
-            if counts.any():
-                metrics[name] = (totals.sum() / counts.sum()).item()
-                replicates[name] = ratio_pseudo_values(totals, counts).numpy()
-                metrics["intervals"][name] = interval(metrics[name], replicates[name])
-    metrics["coverage"] = len(rows) / scoring["num_clips"]
-    metrics["stored"] = vars(store.coverage(scoring["split"]))
-    metrics["out_of_domain"] = score_set.kind == "embedded" and config["data"]["corpus"] is None
-    metrics["scoring_hash"], metrics["protocol_hash"] = scoring_hash(protocol), protocol_hash
-    times = {"sample_seconds": sampled - began, "score_seconds": scored - sampled}
+    sampled, evaluation = began, Evaluation({"intervals": {}}, {}, [])
+    if protocol["scoring"]["kind"] == HELD_OUT_JUDGE:
+        _check(folder, protocol, "store", prepare_data(config))
+    else:
+        store = latent_data(config).store
+        score_set = score_set_of(config, protocol["scoring"]["kind"], options)
+        _check(folder, protocol, "store", store.fingerprint)
+        _check(folder, protocol, "judge", score_set.fingerprint())
+        began = time.monotonic()
+        rows = store.split(protocol["scoring"]["split"])[: protocol["scoring"]["num_clips"]]
+        generated = _generated(folder, store, rows, protocol, progress)
+        sampled = time.monotonic()
+        progress.write("scoring", 0, 1)
+        evaluation = _evaluate(store, rows, generated, score_set, options.judges / "features")
+        evaluation.metrics["coverage"] = len(rows) / protocol["scoring"]["num_clips"]
+        evaluation.metrics["stored"] = vars(store.coverage(protocol["scoring"]["split"]))
+        evaluation.metrics["out_of_domain"] = score_set.kind == "embedded" and config["data"]["corpus"] is None
+    if protocol["generation"]["source"] == "model":
+        _add_held_out(evaluation, folder.parents[1] / HELD_OUT)
+    hashes = {"scoring_hash": scoring_hash(protocol), "protocol_hash": folder.name}
+    times = {"sample_seconds": sampled - began, "score_seconds": time.monotonic() - sampled}
     write_json(folder / "score.json", {**times, **provenance()})
-    write_replicates(folder / REPLICATES, replicates)
-    write_json(folder / "metrics.json", metrics)
+    write_replicates(folder / REPLICATES, evaluation.replicates)
+    write_json(folder / "metrics.json", {**evaluation.metrics, **hashes})
 
 
-def _generated(
-    run_dir: Path, folder: Path, store: Store, rows: list[int], protocol: Protocol, progress: ProgressFile
-) -> Path:
-    """Folder of the clips to score; missing ones are made, a batch at a time."""
+def _check(folder: Path, protocol: Protocol, name: str, found: str) -> None:
+    """Refuse to score with data or a judge that the plan didn't see."""
+    if (expected := protocol["scoring"][name]) != found:
+        raise ValueError(f"{folder.parents[1]}: the protocol asks for {name} {expected}, found {found}: plan again")
+
+
+def _evaluate(store: Store, rows: list[int], generated: Path, score_set: ScoreSet, cache: Path) -> Evaluation:
+    """Score generated clips against the store's own, with its captions."""
+    captions = {store.audio_path(row).name: store.clips[row].caption for row in rows}
+    reference = store.audio_path(rows[0]).parent
+    return evaluate_folders(FilePairs(sorted(captions), []), reference, generated, captions, score_set, cache)
+
+
+def _add_held_out(evaluation: Evaluation, path: Path) -> None:
+    """Add the means over all terms of all held-out clips, with their intervals over clips."""
+    held_out = load_file(path)
+    evaluation.metrics["num_held_out_clips"] = len(held_out.pop("rows"))
+    for name, (totals, counts) in held_out.items():
+        if counts.any():
+            value, replicates = (totals.sum() / counts.sum()).item(), ratio_pseudo_values(totals, counts).numpy()
+            evaluation.metrics[name], evaluation.replicates[name] = value, replicates
+            if ends := interval(value, replicates):
+                evaluation.metrics["intervals"][name] = ends
+
+
+def _generated(folder: Path, store: Store, rows: list[int], protocol: Protocol, progress: ProgressFile) -> Path:
+    """The folder of the clips to score; missing ones are made, a batch at a time."""
     generation = protocol["generation"]
     if generation["source"] == "ground_truth":
         return store.audio_path(rows[0]).parent
     wav = folder / "wav"
     wav.mkdir(parents=True, exist_ok=True)
-    # Always the same batches, whatever was there already: a batch's size moves the last bits of its clips.
+    # Always the same batches, whatever is there already: the size of a batch changes the last bits of its clips.
     size = generation["batch_size"]
     batches = [rows[first : first + size] for first in range(0, len(rows), size)]
     missing = [batch for batch in batches if not all((wav / store.audio_path(row).name).is_file() for row in batch)]
     if missing:
-        decode = _decoder(run_dir, store, protocol, progress)
+        decode = _decoder(final_checkpoint(folder.parents[1]), store, protocol, progress)
         for batch in missing:
             for row, waveform in zip(batch, decode(batch), strict=True):
                 write_audio(wav / store.audio_path(row).name, waveform, store.layout.sample_rate)
     return wav
 
 
-def _decoder(run_dir: Path, store: Store, protocol: Protocol, progress: ProgressFile) -> Decode:
-    """What turns rows of the store into waveforms: the trained model, or the tokenizer alone."""
+def _decoder(checkpoint: Path, store: Store, protocol: Protocol, progress: ProgressFile) -> Decode:
+    """A function from rows of the store to waveforms: by the trained model, or by the tokenizer alone."""
     tokenizer = build_tokenizer(store.front_end()["tokenizer"])
     if protocol["generation"]["source"] == "reconstruction":
         return lambda rows: tokenizer.decode(torch.stack([store.tokens(row) for row in rows]))
-    system = load_system(run_dir / "checkpoints" / "final.ckpt")
+    system = load_system(checkpoint)
     system.decoding = type(system.decoding).from_dict(protocol["generation"]["decoding"])
     system.to("cuda" if torch.cuda.is_available() else "cpu")
     return lambda rows: tokenizer.decode(_tokens(system, store, rows, protocol, progress).cpu())

@@ -1,5 +1,6 @@
 """What state a cell is in, read from its run folder's files only: no log is parsed, nobody is asked."""
 
+import contextlib
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -66,12 +67,25 @@ def read_state(run_dir: Path, protocol_hash: str) -> CellState:
     mine = protocol_hash in progress.get("protocol", protocol_hash).split(",")
     if mine and is_running(run_dir, progress):
         return CellState(RUNNING, _place(progress), progress, {}, run)
+    return CellState(*_unfinished(scoring, failure, progress, run), progress, {}, run)
+
+
+def _unfinished(
+    scoring: Path, failure: dict[str, Any], progress: dict[str, Any], run: dict[str, Any]
+) -> tuple[str, str]:
+    """State and reason of a scoring that is neither done nor at work."""
     if failure or (scoring.is_dir() and run.get("state") == "failed"):  # one scoring's error isn't another's
-        reason = failure.get("reason") or run.get("error") or "no reason was recorded"
-        return CellState(FAILED, str(reason), progress, {}, run)
+        return FAILED, str(failure.get("reason") or run.get("error") or "no reason was recorded")
     if scoring.is_dir() and (run or progress):
-        return CellState(INTERRUPTED, f"{_place(progress)}; continues when run again", progress, {}, run)
-    return CellState(NOT_RUN, "", progress, {}, run)
+        return INTERRUPTED, f"{_place(progress)}; continues when run again"
+    return NOT_RUN, ""
+
+
+def read_progress(run_dir: Path) -> dict[str, Any]:
+    """Return how far a run is, {} where nothing is known of it."""
+    with contextlib.suppress(ValueError):
+        return read_json(run_dir / "progress.json")
+    return {}
 
 
 def untrained_needs(needs: Mapping[str, str | Path]) -> str:

@@ -16,7 +16,9 @@ class Metric:
         return {-1: " ↓", 0: "", 1: " ↑"}[self.better]
 
 
-JUDGED = {
+HELD_OUT = "held_out"
+"""The judge of models that make no sound from captions: their own held-out metric is the score."""
+JUDGED: dict[str, dict[str, Metric]] = {
     "embedded": {
         "fd_judge": Metric(3, -1),
         "kl_judge": Metric(3, -1),
@@ -32,6 +34,7 @@ JUDGED = {
         "is": Metric(2, 1),
         "clap": Metric(3, 1),
     },
+    HELD_OUT: {},
 }
 # Of runs that were recorded before heads declared their held-out metric (`mntp.heads.base.HeldOut`).
 HELD_OUT_BEFORE = {"ntp_loss": Metric(4, -1)}

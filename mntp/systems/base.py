@@ -4,13 +4,12 @@ A system answers two questions: given clean tokens, what goes in and what is sco
 (`decode`)? B clips, N tokens of a clip, D token_dim, P prompt length, C model width, T scored pairs of a clip.
 """
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
-import lightning as L
 import torch
 from einops import rearrange
 from torch import Tensor
@@ -20,6 +19,7 @@ from mntp.backbones.base import gather_rows
 from mntp.batch import TextStates, TextStream, TokenBatch
 from mntp.conditioning.prompt import PromptEncoder
 from mntp.heads import HeadFactory
+from mntp.module import HeldOutMetric, SuiteModule
 from mntp.samplers import ClipNoise, Decoding, DecodingState
 from mntp.samplers.settings import Progress
 from mntp.seeding import derive_seed, make_generator
@@ -54,7 +54,7 @@ class PreparedData(Protocol):
         ...
 
 
-class AudioSystem(L.LightningModule, ABC):
+class AudioSystem(SuiteModule):
     """Base of AudioNTP, AudioMNTP and AudioMAR.
 
     Args:
@@ -192,6 +192,11 @@ class AudioSystem(L.LightningModule, ABC):
     def held_out_name(self) -> str:
         """Task and measure, as logged: `ntp_loss`; losses of other tasks or heads have other names."""
         return f"{self.held_out_task}_{self.head.held_out_name}"
+
+    @property
+    def held_out_metric(self) -> HeldOutMetric:
+        """The held-out loss of this task and head."""
+        return HeldOutMetric(self.held_out_name, self.head.held_out_digits, self.head.held_out_better)
 
     @torch.no_grad()
     def held_out_losses(self, batch: TokenBatch) -> tuple[Tensor, Tensor]:

@@ -28,7 +28,7 @@ def build_system(class_path: str, init_args: Mapping[str, Any]) -> AudioSystem:
     Raises:
         ValueError: an unknown class, a class of a module that isn't imported, or arguments that don't fit.
     """
-    cls = find_class(class_path.rpartition(".")[2], SYSTEMS, "system")
+    cls = find_class(class_path.removeprefix("mntp.systems."), SYSTEMS, "system", AudioSystem)
     init_args = with_present_names(init_args)
     for name in _class_paths(init_args):
         module = name.rpartition(".")[0]

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from experiments.ablate.slurm.array import ATTEMPT
+from experiments.config.options import JudgeOptions
 from experiments.runs.state import CANCELLED, DONE, FAILED, QUEUED, RUNNING
 from tests.cluster.world import RESULTS, World, say
 
@@ -142,8 +143,7 @@ def test_a_lost_node_s_cell_goes_on_elsewhere(world: World, whole: tuple[Values,
 def test_a_failed_cell_stops_what_needs_it_and_nothing_else(world: World, whole: tuple[Values, str]) -> None:
     from experiments.ablate.plan.jobs import plan_jobs
 
-    plan_jobs(world.shared / "ablations.yaml", "lab", "3G,3K,3B", "0", Path("results"), Path("runs"),
-              world.shared / "judges", Path("weights"))  # fmt: skip
+    plan_jobs(world.options("3G,3K,3B"))
     obstacle = world.run_dir("3K") / "checkpoints"
     obstacle.parent.mkdir(parents=True)
     obstacle.write_text("a file where a folder should be")
@@ -179,11 +179,10 @@ def test_nodes_that_do_not_match_are_refused_in_seconds(world: World, whole: tup
     from experiments.ablate.plan.jobs import plan_jobs
     from experiments.ablate.slurm.array import RunTask, TaskArray
 
-    jobs = plan_jobs(world.shared / "ablations.yaml", "lab", "3G", "0", Path("results"), Path("runs"),
-                     world.shared / "judges", Path("weights"))[1]  # fmt: skip
+    jobs = plan_jobs(world.options("3G"))[1]
     write_run_files(jobs[0])
     task = RunTask(jobs[0].run_dir, (jobs[0].protocol_hash,), ("3G",), {}, 2, 1)
-    TaskArray((task,), Path(), Path(), 0).write(world.folder / "array.json")
+    TaskArray((task,), JudgeOptions(), 0).write(world.folder / "array.json")
     words = [
         "srun",
         "-N1",
@@ -226,8 +225,7 @@ def test_the_same_as_an_ordinary_user(slurm: Path, whole: tuple[Values, str]) ->
 def test_the_scripts_can_be_read_before_anything_starts(world: World, capsys: pytest.CaptureFixture[str]) -> None:
     from experiments.commands import ablate_cluster as commands
 
-    assert commands.submit(world.cluster, world.shared / "ablations.yaml", "lab", "3K,3B",
-                           judges=world.shared / "judges", dry_run=True) == 0  # fmt: skip
+    assert commands.submit(world.cluster, world.options("3K,3B"), dry_run=True) == 0
     text = capsys.readouterr().out
-    assert text.count("#!/bin/bash") == 2 and "#SBATCH --signal=USR1@30" in text and "# behind 3K" in text
+    assert text.count("#!/bin/bash") == 2 and "#SBATCH --signal=USR1@30" in text and "# after 3K" in text
     assert not (RESULTS / "slurm").exists()

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from experiments.ablate.plan.options import PlanOptions, ResultsOptions
 from experiments.ablate.plan.plan_file import read_plan
 from experiments.ablate.results.gather import gather_results
 from experiments.ablate.show.status_table import cell_states, status_table
@@ -43,11 +44,14 @@ class World:
         self.cluster = str(shared / "lab.yaml")
 
     def submit(self, rows: str) -> int:
-        judges = self.shared / "judges"
-        return commands.submit(self.cluster, self.shared / "ablations.yaml", "lab", rows, judges=judges)
+        return commands.submit(self.cluster, self.options(rows))
+
+    def options(self, rows: str) -> PlanOptions:
+        """What is planned: rows of the lab's scale."""
+        return PlanOptions(judges=self.shared / "judges", matrix=self.shared / "ablations.yaml", scale="lab", rows=rows)
 
     def retry(self) -> int:
-        return commands.retry(self.cluster, "lab", judges=self.shared / "judges")
+        return commands.retry(ResultsOptions(scale="lab"), self.options(""), self.cluster)
 
     def cells(self) -> dict[str, CellState]:
         """What `status` says of the cells that were asked for, by label."""

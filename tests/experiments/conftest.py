@@ -3,7 +3,8 @@ from pathlib import Path
 import pytest
 
 from data_modules.scenes import EmbeddedCorpus
-from experiments.runs.data import prepare
+from experiments.config.options import JudgeOptions
+from experiments.runs.data import prepare_data, score_set_of
 from experiments.scoring.train_judge import JudgeTraining, load_or_train_judge
 from mntp.metrics.networks.judge import Judge
 from tests.experiments.runs.support import Shared, tiny_config
@@ -27,4 +28,6 @@ def judge(judge_folder: Path) -> Judge:
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Shared:
     """The prepared tiny corpus and its judge."""
     folder = tmp_path_factory.mktemp("shared")
-    return folder, prepare(tiny_config(folder), folder)
+    config = tiny_config(folder)
+    judge = score_set_of(config, "embedded", JudgeOptions(folder))
+    return folder, {"store": prepare_data(config), "judge": judge.fingerprint()}

@@ -1,6 +1,7 @@
 """How the local runner shows its jobs: a live table on a terminal, plain lines elsewhere."""
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -82,13 +83,17 @@ def progress_table(views: Sequence[JobView]) -> Table:
 
 def _caption(views: Sequence[JobView]) -> str:
     """How many are done, and what the waiting trainings need if they take as long as those seen here."""
-    done, failed = (sum(view.state == state for view in views) for state in (DONE, FAILED))
-    seen = [view.elapsed for view in views if view.state == DONE and view.job.trains and view.elapsed is not None]
-    waiting = sum(view.job.trains and view.state in (NOT_RUN, INTERRUPTED) for view in views)
-    text = f"{done} of {len(views)} done" + (f", {failed} failed" if failed else "")
-    if not (seen and waiting):
-        return text
-    return f"{text}; the {waiting} waiting need about {seconds(waiting * sum(seen) / len(seen))}"
+    states = Counter(view.state for view in views)
+    failed = f", {states[FAILED]} failed" if states[FAILED] else ""
+    return f"{states[DONE]} of {len(views)} done{failed}{_outlook([view for view in views if view.job.trains])}"
+
+
+def _outlook(trainings: Sequence[JobView]) -> str:
+    seen = [view.elapsed for view in trainings if view.state == DONE and view.elapsed is not None]
+    waiting = sum(view.state in (NOT_RUN, INTERRUPTED) for view in trainings)
+    if not seen or not waiting:
+        return ""
+    return f"; the {waiting} waiting need about {seconds(waiting * sum(seen) / len(seen))}"
 
 
 def _loss(view: JobView) -> str:

@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from mntp.io.json_lines import read_json
+from experiments.runs.state import read_progress
 
 GRACE_SECONDS = 20.0  # between asking a child to end and ending it
 
@@ -59,9 +59,7 @@ class Child:
 
     def progress(self) -> dict[str, Any]:
         """Return its newest `progress.json`; {} as long as there is only an earlier attempt's, or a damaged one."""
-        progress: dict[str, Any] = {}
-        with suppress(ValueError):
-            progress = read_json(self.run_dir / "progress.json")
+        progress = read_progress(self.run_dir)
         return progress if float(progress.get("time", 0.0)) >= self._launched else {}
 
     def remaining(self, progress: dict[str, Any]) -> float | None:

@@ -7,7 +7,6 @@ then samples and scores. This module only writes its configuration, watches its 
 import json
 import signal
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -20,8 +19,9 @@ from experiments.ablate.local.gpus import GpuPool
 from experiments.ablate.local.process import Child
 from experiments.ablate.plan.job import Job
 from experiments.ablate.results.log_tail import last_lines
-from experiments.runs.record import EXIT_HELD, final_checkpoint
-from experiments.runs.state import DONE, FAILED, INTERRUPTED, NOT_RUN, RUNNING, eval_folder, read_state, untrained_needs
+from experiments.config.options import JudgeOptions
+from experiments.runs.record import EXIT_HELD, final_checkpoint, write_failure
+from experiments.runs.state import DONE, FAILED, INTERRUPTED, NOT_RUN, RUNNING, read_state, untrained_needs
 from mntp.io.files import atomic_write
 
 POLL_SECONDS = 0.5
@@ -41,12 +41,13 @@ class InterruptedRunError(Exception):
         self.exit_code = exit_code
 
 
-def run_command(judges: Path, weights: Path) -> Callable[[Job], list[str]]:
+def run_command(options: JudgeOptions) -> Callable[[Job], list[str]]:
     """Return how a job is started: the command of its process."""
 
     def command(job: Job) -> list[str]:
         run = [sys.executable, "-m", "experiments.runs.run", str(job.run_dir)]
-        return [*run, "--protocol", job.protocol_hash, "--judges", str(judges), "--weights", str(weights)]
+        places = ["--judges", str(options.judges), "--weights", str(options.weights)]
+        return [*run, "--protocol", job.protocol_hash, *places]
 
     return command
 
@@ -153,7 +154,7 @@ class _Runner:
         self._show()
         try:
             write_run_files(view.job)
-            _failure(view.job).unlink(missing_ok=True)
+            (view.job.scoring / "failure.json").unlink(missing_ok=True)
             gpus = self._pool.take(view.job.num_devices)
             self._running.append((view, Child(self._command(view.job), view.job.run_dir, gpus)))
         except (OSError, ValueError) as error:  # a full disk, say; the next job may lie elsewhere, or need less
@@ -172,12 +173,8 @@ def _conclude(view: JobView, child: Child, code: int) -> None:
     else:
         view.state, view.note = FAILED, "\n".join((_ending(code), *lines))
         # If even this can't be written, the cell shows as interrupted: still not as done.
-        with suppress(OSError), atomic_write(_failure(view.job)) as file:
-            json.dump({"reason": view.note, "exit_code": code, "time": time.time()}, file)
-
-
-def _failure(job: Job) -> Path:
-    return eval_folder(job.run_dir, job.protocol_hash) / "failure.json"
+        with suppress(OSError):
+            write_failure(view.job.scoring, view.note, exit_code=code)
 
 
 def write_run_files(job: Job) -> None:
@@ -186,11 +183,10 @@ def write_run_files(job: Job) -> None:
     The config of an existing run can only differ in keys that don't change its results (a path, the number of
     workers): the present ones are the right ones.
     """
-    scoring = eval_folder(job.run_dir, job.protocol_hash)
-    scoring.mkdir(parents=True, exist_ok=True)
+    job.scoring.mkdir(parents=True, exist_ok=True)
     config = yaml.safe_dump(job.config, sort_keys=False, allow_unicode=True)
     _write_if_changed(job.run_dir / "config.yaml", config)
-    _write_if_changed(scoring / "protocol.json", json.dumps(job.protocol, indent=1, sort_keys=True) + "\n")
+    _write_if_changed(job.scoring / "protocol.json", json.dumps(job.protocol, indent=1, sort_keys=True) + "\n")
 
 
 def _write_if_changed(path: Path, text: str) -> None:

@@ -4,10 +4,10 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from experiments.ablate.matrix.overlay import Overlay, Setting, overlaid
+from experiments.ablate.matrix.overlay import Overlay, overlaid
 from experiments.ablate.matrix.schema import Evaluation, Matrix, Row, Scale
 from experiments.ablate.matrix.yaml_document import load_document, not_known
-from experiments.config.nodes import SEED_KEYS
+from experiments.config.nodes import with_seed
 
 CellKey = tuple[str, str, int]  # table, row id, seed
 
@@ -24,6 +24,7 @@ class Cell:
         settings: the value of every axis, implied ones included.
         config: the merged configuration, before defaults are filled in.
         base: the scale's base config that it started from, with the same seed.
+        base_name: the base config's name.
         overlay: what was changed: by the scale, the axes and the row, in this order.
         evaluation: how it is scored.
     """
@@ -35,6 +36,7 @@ class Cell:
     settings: dict[str, str]
     config: dict[str, Any]
     base: dict[str, Any]
+    base_name: str
     overlay: Overlay = field(repr=False)
     evaluation: Evaluation
 
@@ -78,7 +80,7 @@ def _expand_row(
         document = load_document(scale.configs / f"{config_name}.yaml")
         document.mapping()  # anything but a mapping is refused, with its line
         bases[config_name] = overlaid(document.value(), scale.overlay)
-    base = overlaid(bases[config_name], (Setting(key, seed, row.where) for key in SEED_KEYS))
+    base = with_seed(bases[config_name], seed)
     overlay = (*(change for value in values.values() for change in value.overlay), *row.overlay)
     named = {axis: label for value in values.values() for axis, label in value.implies.items()} | row.axes
     return Cell(
@@ -89,6 +91,7 @@ def _expand_row(
         settings={axis: named[axis] for axis in matrix.axes},
         config=overlaid(base, overlay),
         base=base,
+        base_name=config_name,
         overlay=(*scale.overlay, *overlay),
         evaluation=scale.evaluation,
     )

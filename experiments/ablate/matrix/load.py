@@ -16,9 +16,17 @@ from pathlib import Path
 
 from experiments.ablate.matrix.overlay import read_overlay
 from experiments.ablate.matrix.rows import RowReader
-from experiments.ablate.matrix.schema import Axes, AxisValue, Evaluation, Matrix, Row, RowKey, Scale
+from experiments.ablate.matrix.schema import (
+    Axes,
+    AxisValue,
+    Evaluation,
+    Matrix,
+    Row,
+    RowKey,
+    Scale,
+)
 from experiments.ablate.matrix.yaml_document import Entry, load_document
-from experiments.scoring.metrics import JUDGES
+from experiments.scoring.metrics import HELD_OUT, JUDGED
 
 
 def load_matrix(path: Path) -> Matrix:
@@ -55,15 +63,7 @@ def _declared_rows(entry: Entry) -> list[str]:
 
 def _read_scale(entry: Entry, name: str, folder: Path, earlier: dict[str, Scale]) -> Scale:
     fields = entry.fields(("base", "configs", "set", "eval"), required=["eval"])
-    known = ("judge", "split", "num_clips", "seed", "batch_size")
-    evaluation = fields["eval"].fields(known, required=["num_clips", "batch_size"])
-    scoring = Evaluation(
-        judge=JUDGES[evaluation["judge"].choice(JUDGES)] if "judge" in evaluation else "embedded",
-        split=evaluation["split"].text() if "split" in evaluation else "test",
-        num_clips=evaluation["num_clips"].integer(at_least=2),
-        seed=evaluation["seed"].integer() if "seed" in evaluation else 0,
-        batch_size=evaluation["batch_size"].integer(at_least=1),
-    )
+    scoring = _read_evaluation(fields["eval"])
     if ("base" in fields) == ("configs" in fields):
         raise entry.error("a scale has either `configs`, its folder of base configs, or `base`, an earlier scale")
     own = read_overlay(fields)
@@ -71,6 +71,23 @@ def _read_scale(entry: Entry, name: str, folder: Path, earlier: dict[str, Scale]
         return Scale(name, folder / fields["configs"].text(), own, scoring)
     base = earlier[fields["base"].choice(earlier)]
     return Scale(name, base.configs, (*base.overlay, *own), scoring)
+
+
+def _read_evaluation(entry: Entry) -> Evaluation:
+    fields = entry.fields(("judge", "split", "num_clips", "seed", "batch_size"))
+    judge = fields["judge"].choice(JUDGED) if "judge" in fields else "embedded"
+    if judge == HELD_OUT:
+        if more := fields.keys() - {"judge"}:
+            raise fields[min(more)].error("a held-out metric is taken on the whole validation split; leave this out")
+        return Evaluation(judge, split="val")
+    entry.fields(fields, required=("num_clips", "batch_size"))
+    return Evaluation(
+        judge=judge,
+        split=fields["split"].text() if "split" in fields else "test",
+        num_clips=fields["num_clips"].integer(at_least=2),
+        seed=fields["seed"].integer() if "seed" in fields else 0,
+        batch_size=fields["batch_size"].integer(at_least=1),
+    )
 
 
 def _read_axes(entry: Entry) -> Axes:

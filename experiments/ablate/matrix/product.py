@@ -1,6 +1,7 @@
 """Which values of the axes go together, and every combination that does."""
 
 import itertools
+import operator
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -28,19 +29,24 @@ def axes_problem(named: Mapping[str, str], axes: Axes) -> str:
     Every axis has one value, named or implied, and no two values write into the same node.
     """
     implied: dict[str, str] = {}
+    for axis, value, other, label in _implications(named, axes):
+        if other in named or implied.get(other, label) != label:
+            return f"{axis}: {value} already means {other}: {label}; leave {other} out"
+        implied[other] = label
+    if missing := [axis for axis in axes if axis not in {*named, *implied}]:
+        return f"no value for {', '.join(missing)}: a row names, or implies, one of every axis"
+    return _clash(named, axes)
+
+
+def _clash(named: Mapping[str, str], axes: Axes) -> str:
+    """Which two values write into the same node; empty if none do."""
     written: dict[str, str] = {}
     for axis, value in named.items():
-        for other, label in axes[axis][value].implies.items():
-            if other in named or implied.get(other, label) != label:
-                return f"{axis}: {value} already means {other}: {label}; leave {other} out"
-            implied[other] = label
         for change in axes[axis][value].overlay:
-            for key, first in written.items():
-                if overlaps(change.key, key):
-                    return f"{axis}: {value} and {first} both set {change.key}"
+            if first := [setter for key, setter in written.items() if overlaps(change.key, key)]:
+                return f"{axis}: {value} and {first[0]} both set {change.key}"
             written[change.key] = f"{axis}: {value}"
-    missing = [axis for axis in axes if axis not in named and axis not in implied]
-    return f"no value for {', '.join(missing)}: a row names, or implies, one of every axis" if missing else ""
+    return ""
 
 
 def read_product(entry: Entry, axes: Axes, exclude: Entry | None = None) -> tuple[dict[str, Row], dict[str, int]]:
@@ -61,33 +67,45 @@ def read_product(entry: Entry, axes: Axes, exclude: Entry | None = None) -> tupl
     Raises:
         ValueError: an unknown axis or value, or an exclusion that leaves nothing out.
     """
-    chosen = [item.choice(axes) for item in entry.items()]
-    labels = {axis: list(axes[axis]) for axis in chosen}
-    for values in axes.values():
-        for value in values.values():
-            for axis, label in value.implies.items():
-                if axis in labels and label not in labels[axis]:
-                    labels[axis].append(label)
+    labels = _labels([item.choice(axes) for item in entry.items()], axes)
     exclusions = [_read_exclusion(item, labels) for item in exclude.items()] if exclude else []
-    idle = list(exclusions)
-    rows: dict[str, Row] = {}
+    possible: list[dict[str, str]] = []
     excluded: Counter[str] = Counter()
-    for combination in itertools.product(*labels.values()):
-        settings = dict(zip(chosen, combination, strict=True))
-        named = _named(settings, axes)
-        if problem := _contradiction(settings, axes) or axes_problem(named, axes):
+    for values in itertools.product(*labels.values()):
+        settings = dict(zip(labels, values, strict=True))
+        if problem := _contradiction(settings, axes) or axes_problem(_named(settings, axes), axes):
             excluded[problem] += 1
-            continue
-        if matching := [exclusion for exclusion in exclusions if exclusion.holds(settings)]:
-            excluded[matching[0].reason] += 1
-            idle = [exclusion for exclusion in idle if exclusion not in matching]
-            continue
-        name = "-".join(named.values())
-        description = ", ".join(f"{axis.replace('_', ' ')}: {label}" for axis, label in settings.items())
-        rows[name] = Row(name, entry.where, named, (), description, {})
-    for exclusion in idle:
-        raise exclusion.entry.error("this leaves nothing out: no row of the product has all of these values")
-    return rows, dict(excluded)
+        else:
+            possible.append(settings)
+    reasons = _reasons(possible, exclusions)
+    excluded.update(filter(None, reasons))
+    kept = itertools.compress(possible, map(operator.not_, reasons))
+    rows = [_product_row(settings, axes, entry) for settings in kept]
+    return {row.id: row for row in rows}, dict(excluded)
+
+
+def _reasons(possible: Sequence[Mapping[str, str]], exclusions: Sequence[_Exclusion]) -> list[str]:
+    """Why each combination is left out; empty for one that is a row."""
+    for exclusion in exclusions:
+        if not any(map(exclusion.holds, possible)):
+            raise exclusion.entry.error("this leaves nothing out: no row of the product has all of these values")
+    return [next((each.reason for each in exclusions if each.holds(settings)), "") for settings in possible]
+
+
+def _product_row(settings: Mapping[str, str], axes: Axes, entry: Entry) -> Row:
+    named = _named(settings, axes)
+    description = ", ".join(f"{axis.replace('_', ' ')}: {label}" for axis, label in settings.items())
+    return Row("-".join(named.values()), entry.where, named, (), description, {})
+
+
+def _labels(chosen: Sequence[str], axes: Axes) -> dict[str, list[str]]:
+    """The labels of the chosen axes: their values, and what values of any axis imply."""
+    labels = {axis: list(axes[axis]) for axis in chosen}
+    implied = (value.implies.items() for values in axes.values() for value in values.values())
+    for axis, label in itertools.chain.from_iterable(implied):
+        if axis in labels and label not in labels[axis]:
+            labels[axis].append(label)
+    return labels
 
 
 def _read_exclusion(entry: Entry, labels: Mapping[str, Sequence[str]]) -> _Exclusion:

@@ -1,7 +1,7 @@
 """Rows and tables of a matrix file, read and checked."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from experiments.ablate.matrix.overlay import overlaps, read_overlay
 from experiments.ablate.matrix.product import axes_problem, read_product
@@ -82,30 +82,32 @@ class RowReader:
     def _row(self, row: str, entry: Entry, tables_like: Entry | None, decodes: bool) -> Row:
         known = ("axes", "like", "set", "remove", "init_from", "description", "paper")
         fields = entry.fields(known, required=["description"])
-        if "axes" in fields and "like" in fields:
+        if {"axes", "like"} <= fields.keys():
             raise fields["axes"].error("a row has either axes or a row that it is like")
         like = None if "axes" in fields else fields.get("like", tables_like)
-        if decodes and like is None:
+        if like is not None:
+            key = self._above(like)
+            read = _like(self.read[key], self._own(row, entry, fields), key if decodes else None)
+        elif decodes:
             raise entry.error("in a table that decodes, a row is `like` the row whose runs it decodes")
-        model = self.read[self._above(like)] if like else None
-        if "axes" not in fields and model is None:
+        elif "axes" in fields:
+            read = self._own(row, entry, fields)
+        else:
             raise entry.error("the key 'axes' is missing, or 'like': a row that it shares all axes with")
-        overlay = read_overlay(fields)
-        init_from = model.init_from if model else None
-        if "init_from" in fields:
-            init_from = self._declared(fields["init_from"])
-        for change in overlay:
-            if init_from and overlaps(change.key, "init"):
-                raise entry.error("it starts from a trained run (init_from), and sets `init` as well")
+        if read.init_from and any(overlaps(change.key, "init") for change in read_overlay(fields)):
+            raise entry.error("it starts from a trained run (init_from), and sets `init` as well")
+        return read
+
+    def _own(self, row: str, entry: Entry, fields: Mapping[str, Entry]) -> Row:
+        """What a row says itself."""
         return Row(
             id=row,
             where=entry.where,
-            axes=model.axes if model else self._axes(fields["axes"]),
-            overlay=(*model.overlay, *overlay) if model else overlay,
+            axes=self._axes(fields["axes"]) if "axes" in fields else {},
+            overlay=read_overlay(fields),
             description=fields["description"].text(),
             published=read_published(fields["paper"]) if "paper" in fields else {},
-            init_from=init_from,
-            decodes_from=self._above(like) if like and decodes else None,
+            init_from=self._declared(fields["init_from"]) if "init_from" in fields else None,
         )
 
     def _axes(self, entry: Entry) -> dict[str, str]:
@@ -126,3 +128,14 @@ class RowReader:
         if key not in self.read:
             raise entry.error(f"{key[0]} row {key[1]} is declared below; a row is like one above it")
         return key
+
+
+def _like(model: Row, row: Row, decodes_from: RowKey | None) -> Row:
+    """The row with the axes of its model, and the model's changes before its own."""
+    return replace(
+        row,
+        axes=model.axes,
+        overlay=(*model.overlay, *row.overlay),
+        init_from=row.init_from or model.init_from,
+        decodes_from=decodes_from,
+    )

@@ -24,12 +24,15 @@ def schedule_curve(spec: dict[str, Any], named: dict[str, dict[str, Any]]) -> Sc
         named: the matrix's schedules, by whose names the formula of a mixture calls its components.
 
     Raises:
-        ValueError: the class is unknown, or doesn't take its arguments.
+        ValueError: the class is unknown, doesn't take its arguments, or has no distribution function.
     """
     ratio = build_mask_ratio(spec)
     atoms = [[value, mass] for value, mass in ratio.atoms.items() if mass >= VISIBLE_MASS]
-    values = density(ratio, np.linspace(0, 1, NUM_BINS + 1)).tolist()
-    return ScheduleCurve(formula(spec, named), mean_ratio(ratio), values, atoms)
+    try:
+        values = density(ratio, np.linspace(0, 1, NUM_BINS + 1)).tolist()
+        return ScheduleCurve(formula(spec, named), mean_ratio(ratio), values, atoms)
+    except (NotImplementedError, TypeError) as error:  # a user's own class, which training draws from all the same
+        raise ValueError(f"{spec['class_path']} can't be drawn: {error or 'it has no cdf'}") from error
 
 
 def schedules_of(matrix: Matrix) -> dict[str, dict[str, Any]]:
@@ -43,17 +46,19 @@ def schedules_of(matrix: Matrix) -> dict[str, dict[str, Any]]:
 
 
 def build_mask_ratio(spec: dict[str, Any]) -> "MaskRatio":
-    """Build a law as declared, with the laws inside of it.
+    """Build a mask ratio distribution as declared, with its components.
 
     Raises:
-        ValueError: the class is unknown, or doesn't take its arguments.
+        ValueError: the class is unknown or of a package that is neither imported nor allowed (see `mntp.registry`), or
+            doesn't take its arguments.
     """
-    from mntp.masking import MASK_RATIOS  # torch, which reading a matrix doesn't need
+    from mntp.masking import MASK_RATIOS, MaskRatio  # torch, which reading a matrix doesn't need
 
     settings = dict(spec.get("init_args", {}))
     if "components" in settings:
         settings["components"] = [build_mask_ratio(inner) for inner in settings["components"]]
-    return build({"class": spec["class_path"].rpartition(".")[2], "settings": settings}, MASK_RATIOS, "mask ratio")
+    name = spec["class_path"].removeprefix("mntp.masking.")
+    return build({"class": name, "settings": settings}, MASK_RATIOS, "mask ratio", MaskRatio)
 
 
 def mean_ratio(law: "MaskRatio") -> float:

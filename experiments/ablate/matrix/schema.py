@@ -4,7 +4,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from experiments.ablate.matrix.overlay import Overlay
-from experiments.scoring.metrics import JudgeKind
 
 SOURCES = ("model", "ground_truth", "reconstruction")
 
@@ -13,13 +12,21 @@ RowKey = tuple[str, str]  # table, row id
 
 @dataclass(frozen=True)
 class Evaluation:
-    """How a cell is scored: by which judge, which split, how many clips, the sampling seed, clips decoded at once."""
+    """How a cell is scored.
 
-    judge: JudgeKind
-    split: str
-    num_clips: int
-    seed: int
-    batch_size: int
+    Attributes:
+        judge: one of `experiments.scoring.metrics.JUDGED`.
+        split: whose clips are generated and scored.
+        num_clips: how many of them; 0 for `held_out`, which measures the whole validation split.
+        seed: of the sampling.
+        batch_size: clips decoded at once.
+    """
+
+    judge: str = "embedded"
+    split: str = "test"
+    num_clips: int = 0
+    seed: int = 0
+    batch_size: int = 0
 
 
 @dataclass(frozen=True)

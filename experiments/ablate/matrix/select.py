@@ -17,21 +17,23 @@ def select_rows(matrix: Matrix, rows: str) -> set[RowKey]:
         ValueError: an unknown word.
     """
     known = _words(matrix)
-    if rows == "all":
-        words = [table.name for table in matrix.tables.values() if not table.product]
-    elif rows == "":
-        words = [row_label(table.name, row) for table in matrix.tables.values() for row in table.default_rows]
-        words += matrix.reference
-    else:
-        words = rows.split(",")
     selected: set[RowKey] = set()
-    waiting = [key for word in words for key in _named(word, matrix, known)]
+    waiting = [key for word in _asked(matrix, rows) for key in _named(word, matrix, known)]
     while waiting:
         key = waiting.pop()
         if key not in selected:
             selected.add(key)
             waiting += matrix.row(key).needs
     return selected
+
+
+def _asked(matrix: Matrix, rows: str) -> list[str]:
+    if rows == "all":
+        return [table.name for table in matrix.tables.values() if not table.product]
+    if rows == "":
+        default = [row_label(table.name, row) for table in matrix.tables.values() for row in table.default_rows]
+        return [*default, *matrix.reference]
+    return rows.split(",")
 
 
 def _words(matrix: Matrix) -> dict[str, list[RowKey]]:

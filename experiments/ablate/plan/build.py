@@ -5,28 +5,29 @@ and a changed default is another run. A scoring is its protocol; a cell that onl
 scoring of the same run.
 """
 
-import copy
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from experiments.ablate.matrix.expand import Cell, CellKey
 from experiments.ablate.matrix.overlay import Removal
 from experiments.ablate.matrix.schema import Matrix, RowKey, cell_label
 from experiments.ablate.plan.identity import INIT_PATH, train_hash
+from experiments.ablate.plan.inputs import Inputs
 from experiments.ablate.plan.job import Job
 from experiments.ablate.plan.plan_file import Plan, PlannedCell, PlannedTable
-from experiments.config.nodes import SEED_KEYS, class_name, look_up
+from experiments.config.nodes import class_name, look_up, with_seed
 from experiments.runs.record import final_checkpoint
 from experiments.scoring.protocol import Protocol, protocol_hash
-from mntp.heads import HEADS
-from mntp.io.fingerprint import file_digest, hash_json
+from mntp.registry import import_class
 
 TRAINED_SYSTEM = "mntp.initial_weights.TrainedSystem"
 
 Resolve = Callable[[dict[str, Any]], dict[str, Any]]
+Key = TypeVar("Key")
 
 
 @dataclass(frozen=True)
@@ -57,20 +58,17 @@ class Scoring:
         """The cell's label."""
         return cell_label(*self.cell.key)
 
-    @property
+    @cached_property
     def key(self) -> tuple[str, str]:
         """Equal for cells that are answered by the same scoring of the same run."""
         return str(self.run_dir), protocol_hash(self.protocol)
 
 
+Scorings = Mapping[CellKey, Scoring]
+
+
 def build_plan(
-    matrix: Matrix,
-    cells: Sequence[Cell],
-    selected: set[RowKey],
-    runs: Path,
-    resolve: Resolve,
-    prepare: Callable[[dict[str, Any]], dict[str, str]],
-    digest: Callable[[Path], str] = file_digest,
+    matrix: Matrix, cells: Sequence[Cell], selected: set[RowKey], runs: Path, resolve: Resolve, inputs: Inputs
 ) -> tuple[Plan, list[Job]]:
     """Resolve all cells before anything starts, and name their runs.
 
@@ -79,141 +77,154 @@ def build_plan(
         cells: its expanded cells, all of one scale.
         selected: the (table, row id) pairs to run.
         runs: folder of all runs.
-        resolve: validates a merged configuration and returns it with every default in it.
-        prepare: makes what cells share and returns its fingerprints, {"store": .., "judge": ..}; called once
-            per distinct data section, whatever its seed.
-        digest: tells the content of a file of weights; called once per file.
+        resolve: validates a merged configuration and returns it with every default in it; called once per row and
+            per base config, whatever the number of seeds.
+        inputs: fingerprints of data, judge and weights; looked at only after every config is checked.
 
     Returns:
-        The plan of all cells, and the jobs of the selected ones, each scoring once, a job behind those it needs.
+        The plan of all cells, and the jobs of the selected ones, each scoring once, a job after those it needs.
 
     Raises:
         ValueError: a configuration is refused, or weights are absent; the message says which file, line and row.
     """
-    resolve = _remembering(resolve)
-    scorings = _Scorings(cells, runs, resolve, prepare, digest).all()
-    first: dict[tuple[str, str], str] = {}
-    planned: dict[CellKey, PlannedCell] = {}
-    for key, scoring in scorings.items():
-        needs = {need.label: str(need.run_dir) for need in _needed(scoring, scorings)}
-        cell, same_as = scoring.cell, first.setdefault(scoring.key, scoring.label)
-        differences = _differences(cell, resolve(cell.base), scoring.config)
-        asked = (cell.table, cell.row.id) in selected
-        planned[key] = _planned(scoring, differences, asked, needs, "" if same_as == scoring.label else same_as)
+    configs, bases = _resolve_rows(cells, resolve)
+    scorings = _score_cells(cells, configs, runs, inputs)
+    planned = _plan_cells(scorings, bases, selected)
     protocols = {scoring.key[1]: scoring.protocol for scoring in scorings.values()}
-    _check_alike(list(planned.values()), protocols, {cell.table for cell in cells if cell.row.decodes_from})
-    tables = [table for table in matrix.tables.values() if table.name in {cell.table for cell in cells}]
+    _check_alike(planned.values(), protocols, {cell.table for cell in cells if cell.row.decodes_from})
+    tables = {name: matrix.tables[name] for name in dict.fromkeys(cell.table for cell in cells)}
     plan = Plan(
         matrix=matrix.name,
         scale=cells[0].scale,
         judge=cells[0].evaluation.judge,
-        tables={t.name: PlannedTable(t.title, t.columns, t.baseline, t.excluded) for t in tables},
+        tables={name: PlannedTable(t.title, t.columns, t.baseline, t.excluded) for name, t in tables.items()},
         protocols=protocols,
         cells=tuple(planned.values()),
     )
-    return plan, _jobs({key: scoring for key, scoring in scorings.items() if planned[key].selected}, scorings)
+    return plan, _jobs([scoring for key, scoring in scorings.items() if planned[key].selected], scorings)
 
 
-class _Scorings:
-    """Resolves cells; one that starts from a trained run is named after that run is."""
+def needs_first(keys: Iterable[Key], needs: Callable[[Key], Iterable[Key]]) -> list[Key]:
+    """Return keys in their order, but each after those that it needs; the needs have no circle."""
+    placed: dict[Key, None] = {}
 
-    def __init__(
-        self,
-        cells: Sequence[Cell],
-        runs: Path,
-        resolve: Resolve,
-        prepare: Callable[[dict[str, Any]], dict[str, str]],
-        digest: Callable[[Path], str],
-    ) -> None:
-        self._cells = {cell.key: cell for cell in cells}
-        self._runs, self._resolve, self._prepare, self._digest = runs, resolve, prepare, digest
-        self._done: dict[CellKey, Scoring] = {}
-        self._shared: dict[str, dict[str, str]] = {}
-        self._digests: dict[str, str] = {}
+    def place(key: Key) -> None:
+        for need in needs(key):
+            if need not in placed:
+                place(need)
+        placed.setdefault(key)
 
-    def all(self) -> dict[CellKey, Scoring]:
-        """Return all cells' scorings in the cells' order; nothing is prepared before every config is checked."""
-        for cell in self._cells.values():
-            _resolved(cell, cell.config, self._resolve)
-        return {key: self._of(key) for key in self._cells}
-
-    def _of(self, key: CellKey) -> Scoring:
-        if key not in self._done:
-            self._done[key] = self._scoring(self._cells[key])
-        return self._done[key]
-
-    def _scoring(self, cell: Cell) -> Scoring:
-        config = _resolved(cell, cell.config, self._resolve)
-        weights = ""
-        if cell.row.init_from:
-            start = self._of((*cell.row.init_from, cell.seed))
-            path = str(final_checkpoint(start.run_dir))
-            init = {"class_path": TRAINED_SYSTEM, "init_args": {"path": path}}
-            config = _resolved(cell, {**cell.config, "init": init}, self._resolve)
-            weights = f"{start.system}-{start.train_hash}"
-        elif file := look_up(config, INIT_PATH):
-            weights = self._digest_of(file, cell)
-        shared = self._prepared(config)
-        trained = train_hash(config, shared["store"], weights)
-        if cell.row.decodes_from:
-            _check_decodes(cell, config, trained, self._of((*cell.row.decodes_from, cell.seed)))
-        name = f"{class_name(config['model'])}-{trained}-s{cell.seed}"
-        return Scoring(cell, config, self._runs / name, trained, _protocol(cell, config, shared))
-
-    def _prepared(self, config: dict[str, Any]) -> dict[str, str]:
-        data = hash_json(_with_seeds(config, 0)["data"])
-        if data not in self._shared:
-            self._shared[data] = self._prepare(config)
-        return self._shared[data]
-
-    def _digest_of(self, file: str, cell: Cell) -> str:
-        if file not in self._digests:
-            try:
-                self._digests[file] = self._digest(Path(file))
-            except OSError as error:
-                raise ValueError(
-                    f"{cell.row.where}: {cell.table} row {cell.row.id} starts from the weights {file}, which can't be "
-                    f"read ({error.strerror}): put them there, or set `init: null` in its base config for random ones"
-                ) from error
-        return self._digests[file]
+    for key in keys:
+        place(key)
+    return list(placed)
 
 
-def _needed(scoring: Scoring, scorings: Mapping[CellKey, Scoring]) -> list[Scoring]:
+def _resolve_rows(
+    cells: Iterable[Cell], resolve: Resolve
+) -> tuple[dict[RowKey, dict[str, Any]], dict[str, dict[str, Any]]]:
+    """The resolved config of each row and of each base config, with seed 0."""
+    rows: dict[RowKey, dict[str, Any]] = {}
+    bases: dict[str, dict[str, Any]] = {}
+    for cell in cells:
+        if (cell.table, cell.row.id) not in rows:
+            rows[cell.table, cell.row.id] = _resolved(cell, with_seed(cell.config, 0), resolve)
+        if cell.base_name not in bases:
+            bases[cell.base_name] = resolve(with_seed(cell.base, 0))
+    return rows, bases
+
+
+def _score_cells(
+    cells: Sequence[Cell], configs: Mapping[RowKey, dict[str, Any]], runs: Path, inputs: Inputs
+) -> dict[CellKey, Scoring]:
+    """The scoring of each cell, in the cells' order; a run that another one starts from is named first."""
+    by_key = {cell.key: cell for cell in cells}
+    found: dict[CellKey, Scoring] = {}
+    for key in needs_first(by_key, lambda key: _needed_keys(by_key[key])):
+        cell = by_key[key]
+        config = with_seed(configs[cell.table, cell.row.id], cell.seed)
+        found[key] = _score_cell(cell, config, runs, found, inputs)
+    return {key: found[key] for key in by_key}
+
+
+def _needed_keys(cell: Cell) -> list[CellKey]:
+    return [(*need, cell.seed) for need in cell.row.needs]
+
+
+def _score_cell(cell: Cell, config: dict[str, Any], runs: Path, found: Scorings, inputs: Inputs) -> Scoring:
+    """Name a cell's run and scoring; the runs that it needs are named already."""
+    weights = ""
+    if cell.row.init_from:
+        start = found[*cell.row.init_from, cell.seed]
+        init = {"class_path": TRAINED_SYSTEM, "init_args": {"path": str(final_checkpoint(start.run_dir))}}
+        config, weights = {**config, "init": init}, f"{start.system}-{start.train_hash}"
+    elif file := look_up(config, INIT_PATH):
+        weights = inputs.weights(file, f"{cell.row.where}: {cell.table} row {cell.row.id}")
+    shared = inputs.data(config)
+    trained = train_hash(config, shared["store"], weights)
+    if cell.row.decodes_from:
+        _check_decodes(cell, config, trained, found[*cell.row.decodes_from, cell.seed])
+    name = f"{class_name(config['model'])}-{trained}-s{cell.seed}"
+    return Scoring(cell, config, runs / name, trained, _protocol(cell, config, shared))
+
+
+def _plan_cells(
+    scorings: Scorings, bases: Mapping[str, dict[str, Any]], selected: set[RowKey]
+) -> dict[CellKey, PlannedCell]:
+    first: dict[tuple[str, str], str] = {}
+    planned = {}
+    for key, scoring in scorings.items():
+        cell, same_as = scoring.cell, first.setdefault(scoring.key, scoring.label)
+        scores_model = cell.row.source == "model"  # ground truth and reconstruction need no system
+        planned[key] = PlannedCell(
+            table=cell.table,
+            row=cell.row.id,
+            reference=cell.row.reference,
+            system=scoring.system if scores_model else "",
+            scale=cell.scale,
+            seed=cell.seed,
+            description=cell.row.description,
+            settings=cell.settings if scores_model else dict.fromkeys(cell.settings, ""),
+            source=cell.row.source,
+            differences=_differences(cell, with_seed(bases[cell.base_name], cell.seed), scoring.config),
+            published=cell.row.published,
+            selected=(cell.table, cell.row.id) in selected,
+            needs={need.label: str(need.run_dir) for need in _needed(scoring, scorings)},
+            same_as="" if same_as == scoring.label else same_as,
+            run_dir=str(scoring.run_dir),
+            train_hash=scoring.train_hash,
+            protocol_hash=scoring.key[1],
+        )
+    return planned
+
+
+def _needed(scoring: Scoring, scorings: Scorings) -> list[Scoring]:
     """The scorings whose runs must be trained first; not the one that is the cell's own."""
-    needed = [scorings[*key, scoring.cell.seed] for key in scoring.cell.row.needs]
+    needed = [scorings[key] for key in _needed_keys(scoring.cell)]
     return [need for need in needed if need.key != scoring.key]
 
 
-def _jobs(selected: Mapping[CellKey, Scoring], scorings: Mapping[CellKey, Scoring]) -> list[Job]:
+def _jobs(selected: Iterable[Scoring], scorings: Scorings) -> list[Job]:
     """Each scoring once, in the cells' order but for those that others need, which come before them."""
     cells: dict[tuple[str, str], list[Scoring]] = {}
-    for scoring in selected.values():
+    for scoring in selected:
         cells.setdefault(scoring.key, []).append(scoring)
-    jobs: dict[tuple[str, str], Job] = {}
-
-    def add(key: tuple[str, str]) -> None:
-        needed = {need.label: need for scoring in cells[key] for need in _needed(scoring, scorings)}
-        for need in needed.values():
-            if need.key in cells and need.key not in jobs:
-                add(need.key)
+    needed = {key: {n.label: n for one in answered for n in _needed(one, scorings)} for key, answered in cells.items()}
+    jobs = []
+    for key in needs_first(cells, lambda key: [n.key for n in needed[key].values() if n.key in cells]):
         one, labels = cells[key][0], tuple(scoring.label for scoring in cells[key])
-        needs = {label: need.run_dir for label, need in needed.items()}
-        jobs[key] = Job(labels, one.run_dir, one.config, one.protocol, key[1], needs)
-
-    for key in cells:
-        if key not in jobs:
-            add(key)
-    return list(jobs.values())
+        needs = {label: need.run_dir for label, need in needed[key].items()}
+        jobs.append(Job(labels, one.run_dir, one.config, one.protocol, key[1], needs))
+    return jobs
 
 
-def _check_alike(planned: Sequence[PlannedCell], protocols: Mapping[str, Protocol], decoding: Collection[str]) -> None:
+def _check_alike(planned: Iterable[PlannedCell], protocols: Mapping[str, Protocol], decoding: Collection[str]) -> None:
     """A table compares: its rows are scored alike; and decoded alike, but in tables that compare ways of decoding."""
     seen: dict[tuple[str, str], tuple[str, dict[str, Any]]] = {}
     for cell in planned:
         protocol = protocols[cell.protocol_hash]
         parts = {"scoring": protocol["scoring"]}
         if cell.source == "model" and cell.table not in decoding:
-            parts["decoding"] = protocol["generation"]["decoding"]
+            parts["decoding"] = protocol["generation"]["decoding"] or {}  # None where nothing is decoded
         for part, content in parts.items():
             label, first = seen.setdefault((cell.table, part), (cell.label, content))
             for key in sorted(content.keys() & first.keys()):  # systems have keys of their own, the order of AudioMAR
@@ -250,32 +261,6 @@ def _where(cell: Cell, message: str) -> str:
     return named[0][1] if named else cell.row.where
 
 
-def _remembering(resolve: Resolve) -> Resolve:
-    """Resolve equal configurations once: rows share base configs, and the seeds of a row differ in their seed only."""
-    known: dict[str, dict[str, Any]] = {}
-
-    def remembered(config: dict[str, Any]) -> dict[str, Any]:
-        seed = look_up(config, SEED_KEYS[0])
-        unseeded = _with_seeds(config, 0)
-        key = hash_json(unseeded)
-        if key not in known:
-            known[key] = resolve(copy.deepcopy(unseeded))  # parsers write into what they are given
-        return _with_seeds(known[key], seed)
-
-    return remembered
-
-
-def _with_seeds(config: dict[str, Any], seed: int) -> dict[str, Any]:
-    """The configuration with another seed at every key that a cell's seed sets; the rest is shared, not copied."""
-    for key in SEED_KEYS:
-        *path, last = key.split(".")
-        config = node = dict(config)
-        for part in path:
-            node[part] = node = dict(node[part])
-        node[last] = seed
-    return config
-
-
 def _differences(cell: Cell, base: dict[str, Any], config: dict[str, Any]) -> dict[str, Any]:
     """The overlay's keys that change anything once every default is filled in, on both sides."""
     changes = {change.key: isinstance(change, Removal) for change in cell.overlay}
@@ -310,33 +295,10 @@ def _protocol(cell: Cell, config: dict[str, Any], shared: dict[str, str]) -> Pro
 
 def _decoding(config: dict[str, Any]) -> Any:
     """The settings of decoding; the solver that a head takes by default is null, also where it is named."""
-    decoding = look_up(config, "model.init_args.decoding")
-    head = HEADS.get(class_name(look_up(config, "model.init_args.head")))
-    is_default = isinstance(decoding, dict) and head is not None and decoding.get("solver") == head.solvers[0]
+    decoding, head = look_up(config, "model.init_args.decoding"), look_up(config, "model.init_args.head.class_path")
+    if head is None or not isinstance(decoding, dict):
+        return decoding
+    from mntp.heads import Head  # torch: commands that only look at plans start without it
+
+    is_default = decoding.get("solver") == import_class(head, Head, "head").solvers[0]
     return {**decoding, "solver": None} if is_default else decoding
-
-
-def _planned(
-    scoring: Scoring, differences: dict[str, Any], selected: bool, needs: dict[str, str], same_as: str
-) -> PlannedCell:
-    cell = scoring.cell
-    scores_model = cell.row.source == "model"  # ground truth and reconstruction hear no system
-    return PlannedCell(
-        table=cell.table,
-        row=cell.row.id,
-        reference=cell.row.reference,
-        system=scoring.system if scores_model else "",
-        scale=cell.scale,
-        seed=cell.seed,
-        description=cell.row.description,
-        settings=cell.settings if scores_model else dict.fromkeys(cell.settings, ""),
-        source=cell.row.source,
-        differences=differences,
-        published=cell.row.published,
-        selected=selected,
-        needs=needs,
-        same_as=same_as,
-        run_dir=str(scoring.run_dir),
-        train_hash=scoring.train_hash,
-        protocol_hash=scoring.key[1],
-    )

@@ -6,14 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from experiments.ablate.plan.job import Job
-from experiments.config.nodes import SEED_KEYS, look_up
+from experiments.config.nodes import look_up
 from experiments.runs.record import final_checkpoint
-from experiments.runs.state import eval_folder, seconds
+from experiments.runs.state import read_state, seconds
 from mntp.io.fingerprint import hash_json
-from mntp.io.json_lines import read_json
 
 # What a training step's time depends on; neither the length of the training nor the optimiser's numbers are.
-_NOT_IN_SHAPE = (*SEED_KEYS, "model.init_args.decoding", "model.init_args.optimisation")
+_NOT_IN_SHAPE = ("seed", "decoding", "optimisation")
 _TRAINER_SHAPE = ("accelerator", "devices", "num_nodes", "strategy", "precision", "accumulate_grad_batches")
 
 
@@ -114,26 +113,29 @@ def predict_cost(jobs: Sequence[Job], measure: Callable[[dict[str, Any]], StepCo
     for job in jobs:
         if job.trains and not final_checkpoint(job.run_dir).is_file():
             left.setdefault(shape(job.config), {}).setdefault(job.run_dir, []).append(job)
-    shapes = []
-    for key, runs in left.items():
-        first = [of_run[0] for of_run in runs.values()]
-        step = known.get(key) or measure(first[0].config)
-        labels = tuple(label for of_run in runs.values() for job in of_run for label in job.labels)
-        steps = sum(int(look_up(job.config, "trainer.max_steps")) for job in first)
-        shapes.append(ShapeCost(labels, len(runs), steps, step))
-    waiting = [job for job in jobs if not (_scoring(job) / "metrics.json").is_file()]
+    shapes = [_shape_cost(list(runs.values()), known.get(key), measure) for key, runs in left.items()]
+    waiting = [job for job in jobs if not (job.scoring / "metrics.json").is_file()]
     times = _known_sampling(jobs)
     found = [times[_sampling_key(job)] for job in waiting if _sampling_key(job) in times]
     return Prediction(tuple(shapes), sum(found), len(waiting) - len(found))
 
 
+def _shape_cost(
+    runs: Sequence[Sequence[Job]], known: StepCost | None, measure: Callable[[dict[str, Any]], StepCost]
+) -> ShapeCost:
+    """What the trainings of one shape take; each run with all of its jobs."""
+    first = [jobs[0] for jobs in runs]
+    labels = tuple(label for jobs in runs for job in jobs for label in job.labels)
+    steps = sum(int(look_up(job.config, "trainer.max_steps")) for job in first)
+    return ShapeCost(labels, len(runs), steps, known or measure(first[0].config))
+
+
 def shape(config: Mapping[str, Any]) -> str:
     """Return a hash of what a training step's time depends on: model, mask schedules, batch and devices."""
-    model = dict(config["model"].get("init_args", {}))
-    for key in _NOT_IN_SHAPE:
-        model.pop(key.removeprefix("model.init_args."), None)
+    arguments = config["model"].get("init_args", {})
+    model = {key: value for key, value in arguments.items() if key not in _NOT_IN_SHAPE}
     trainer = {key: look_up(config, f"trainer.{key}") for key in _TRAINER_SHAPE}
-    batch = look_up(config, "data.batch_size")
+    batch = look_up(config, "data.batch_size") or look_up(config, "data.init_args.batch_size")
     return hash_json({"class": config["model"]["class_path"], "model": model, "trainer": trainer, "batch": batch})
 
 
@@ -145,7 +147,7 @@ def _known_steps(jobs: Iterable[Job]) -> dict[str, StepCost]:
         if key in known or not steps:
             continue
         for folder in _seeds(job.run_dir):
-            record = read_json(folder / "run.json")
+            record = read_state(folder, job.protocol_hash).run
             if final_checkpoint(folder).is_file() and (taken := record.get("train_seconds")):
                 gpus = round(float(record["gpu_seconds"]) / taken) if record.get("gpu_seconds") else 0
                 known[key] = StepCost(taken / steps, gpus, f"from {folder.name}")
@@ -158,7 +160,7 @@ def _known_sampling(jobs: Iterable[Job]) -> dict[tuple[str, str], float]:
     known: dict[tuple[str, str], float] = {}
     for job in jobs:
         for folder in () if _sampling_key(job) in known else _seeds(job.run_dir):
-            if times := read_json(eval_folder(folder, job.protocol_hash) / "score.json"):
+            if times := read_state(folder, job.protocol_hash).timings:
                 known[_sampling_key(job)] = times["sample_seconds"] + times["score_seconds"]
                 break
     return known
@@ -166,10 +168,6 @@ def _known_sampling(jobs: Iterable[Job]) -> dict[tuple[str, str], float]:
 
 def _sampling_key(job: Job) -> tuple[str, str]:
     return shape(job.config), job.protocol_hash
-
-
-def _scoring(job: Job) -> Path:
-    return eval_folder(job.run_dir, job.protocol_hash)
 
 
 def _seeds(run_dir: Path) -> list[Path]:

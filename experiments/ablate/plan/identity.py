@@ -39,9 +39,9 @@ def train_hash(config: dict[str, Any], store: str, weights: str = "") -> str:
     config = copy.deepcopy(config)
     for key in NOT_IN_TRAIN_HASH:
         parent, _, last = key.rpartition(".")
-        node = look_up(config, parent) if parent else config
-        if isinstance(node, dict):
-            node.pop(last, None)
+        for place in (parent, f"{parent}.init_args"):  # the second for data of another class than LatentDataModule
+            if isinstance(node := look_up(config, place), dict):
+                node.pop(last, None)
     for key in ("callbacks", "plugins"):
         if parts := look_up(config, f"trainer.{key}"):
             config["trainer"][key] = [part for part in parts if class_name(part) not in ONLOOKERS]

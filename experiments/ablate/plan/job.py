@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.config.nodes import look_up
+from experiments.runs.state import eval_folder
 from experiments.scoring.protocol import Protocol
 
 
@@ -28,6 +29,16 @@ class Job:
     protocol: Protocol
     protocol_hash: str
     needs: Mapping[str, Path] = field(default_factory=dict)
+
+    @property
+    def scoring(self) -> Path:
+        """The scoring's folder."""
+        return eval_folder(self.run_dir, self.protocol_hash)
+
+    @property
+    def scores_model(self) -> bool:
+        """Whether the trained model is scored, and not a reference."""
+        return bool(self.protocol["generation"]["source"] == "model")
 
     @property
     def trains(self) -> bool:

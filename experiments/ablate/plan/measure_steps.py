@@ -37,7 +37,7 @@ def measure_steps(config: dict[str, Any]) -> StepCost:
             to last as long: what they say to each other isn't counted.
 
     Returns:
-        Mean seconds of 5 steps behind 2 others, for all devices of the config.
+        Mean seconds of 5 steps after 2 others, for all devices of the config.
 
     Raises:
         ValueError: the config can't be trained here.

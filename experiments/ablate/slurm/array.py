@@ -5,14 +5,18 @@ runs/<run>/submitted.json          which task of which array a run was given to,
 runs/<run>/attempt.json            which attempt the run is at and where, written by the task
 """
 
+import contextlib
 import dataclasses
 import json
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from experiments.config.options import JudgeOptions
 from experiments.runs.state import eval_folder
-from mntp.io.json_lines import write_json
+from mntp.io.json_lines import read_json, write_json
 
 SUBMITTED, ATTEMPT = "submitted.json", "attempt.json"
 
@@ -59,19 +63,19 @@ class TaskArray:
 
     Attributes:
         tasks: by their index in the array.
-        judges: folder of cached judges.
-        weights: folder of public checkpoints.
+        options: where judges and public checkpoints lie.
         max_restarts: how often a task is put into the queue again.
     """
 
     tasks: tuple[RunTask, ...]
-    judges: Path
-    weights: Path
+    options: JudgeOptions
     max_restarts: int
 
     def write(self, path: Path) -> None:
         """Write the array, whole or not at all."""
-        write_json(path, json.loads(json.dumps(dataclasses.asdict(self), default=str)))
+        content = dataclasses.asdict(self)
+        content |= content.pop("options")
+        write_json(path, json.loads(json.dumps(content, default=str)))
 
     @classmethod
     def read(cls, path: Path) -> "TaskArray":
@@ -94,9 +98,22 @@ class TaskArray:
                 )
                 for task in content["tasks"]
             )
-            return cls(tasks, Path(content["judges"]), Path(content["weights"]), content["max_restarts"])
+            options = JudgeOptions(Path(content["judges"]), Path(content["weights"]))
+            return cls(tasks, options, content["max_restarts"])
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{path}: not a list of tasks ({error}); submit again") from None
+
+
+def read_note(run_dir: Path, name: str) -> dict[str, Any]:
+    """Return the `SUBMITTED` or `ATTEMPT` of a run; {} where there is none, or a damaged one."""
+    with contextlib.suppress(ValueError):
+        return read_json(run_dir / name)
+    return {}
+
+
+def write_note(run_dir: Path, name: str, **content: Any) -> None:
+    """Write the `SUBMITTED` or `ATTEMPT` of a run, with the time."""
+    write_json(run_dir / name, {**content, "time": time.time()})
 
 
 def task_log(array: Path, job: str) -> Path:

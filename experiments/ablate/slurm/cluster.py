@@ -21,7 +21,7 @@ class Cluster:
         devices_per_node: most processes of a node, one for each of its GPUs.
         gpus: how GPUs are asked for, `--gpus-per-node={}`; empty where there are none.
         cpus_per_task: CPUs of each process.
-        time: limit of a job, as SLURM writes it; a job that reaches it goes on behind the queue.
+        time: limit of a job, as SLURM writes it; a job that reaches it is queued again.
         partition: as the others below, empty for the cluster's default.
         account: account.
         qos: quality of service.
@@ -77,6 +77,14 @@ def cluster_file(name: str) -> Path:
     return Path(name) if name.endswith(".yaml") else CLUSTERS / f"{name}.yaml"
 
 
+def _existing_file(name: str) -> Path:
+    path = cluster_file(name)
+    if not path.is_file():
+        known = ", ".join(sorted(file.stem for file in CLUSTERS.glob("*.yaml"))) or "nothing"
+        raise FileNotFoundError(f"{path}: there is no such cluster; known: {known}")
+    return path
+
+
 def load_cluster(name: str) -> Cluster:
     """Read a cluster's file.
 
@@ -87,10 +95,7 @@ def load_cluster(name: str) -> Cluster:
         FileNotFoundError: there is no such file; names those that there are.
         ValueError: one line with file, line and key.
     """
-    path = cluster_file(name)
-    if not path.is_file():
-        known = ", ".join(sorted(file.stem for file in CLUSTERS.glob("*.yaml"))) or "nothing"
-        raise FileNotFoundError(f"{path}: there is no such cluster; known: {known}")
+    path = _existing_file(name)
     own = [field.name for field in fields(Cluster) if field.name != "name"]
     entries = load_document(path).fields(own, required=("nodes", "devices_per_node", "time"))
     values = {key: _value(key, entry) for key, entry in entries.items() if key != "shapes"}

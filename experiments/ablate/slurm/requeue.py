@@ -10,11 +10,10 @@ import sys
 from pathlib import Path
 
 from experiments.ablate.results.log_tail import last_lines
-from experiments.ablate.slurm.array import ATTEMPT, RunTask, TaskArray, task_log
+from experiments.ablate.slurm.array import ATTEMPT, RunTask, TaskArray, read_note, task_log
 from experiments.ablate.slurm.scheduler import state_of
 from experiments.ablate.slurm.task import record_failure
 from experiments.runs.stop import EXIT_STOPPED
-from mntp.io.json_lines import read_json
 
 KILLED = 128  # and above: 128 + the number of a signal
 
@@ -30,7 +29,7 @@ def goes_on(task: RunTask, code: int, restarts: int, max_restarts: int, log: Pat
         log: the task's log, for a failure's last lines.
     """
     unfinished = task.unfinished()
-    if not unfinished or read_json(task.run_dir / ATTEMPT).get("outcome") == "held":
+    if not unfinished or read_note(task.run_dir, ATTEMPT).get("outcome") == "held":
         return False
     # One rank's own error ends the others by a signal: the word that it left counts, not the code.
     if all((folder / "failure.json").is_file() for folder in unfinished):

@@ -8,10 +8,9 @@ from typing import Any
 
 from experiments.ablate.results.log_tail import last_lines
 from experiments.ablate.slurm import scheduler
-from experiments.ablate.slurm.array import ATTEMPT, SUBMITTED, task_log
+from experiments.ablate.slurm.array import ATTEMPT, SUBMITTED, read_note, task_log
 from experiments.ablate.slurm.scheduler import WAITING, JobInfo
 from experiments.runs.state import CANCELLED, DONE, FAILED, INTERRUPTED, QUEUED, RUNNING, CellState
-from mntp.io.json_lines import read_json
 
 # Reasons for which a job waits until someone changes it.
 _FOR_EVER = {
@@ -64,7 +63,7 @@ class Queue:
         Raises:
             ValueError: the scheduler doesn't answer, and `strict`.
         """
-        records = {run_dir: _record(run_dir) for run_dir in dict.fromkeys(run_dirs)}
+        records = {run_dir: read_note(run_dir, SUBMITTED) for run_dir in dict.fromkeys(run_dirs)}
         jobs = {record["job"] for record in records.values() if record}
         try:
             known, silence = scheduler.ask(jobs), ""
@@ -87,29 +86,37 @@ class Queue:
     def state(self, run_dir: Path, protocol_hash: str, folder_state: CellState) -> CellState:
         """Return the state of a scoring, given what its folder says.
 
-        What is finished is finished; else a job that is alive decides, since locks and clocks of other machines may
-        not be seen here; a job that has ended decides over a folder that doesn't know of it.
+        Precedence: a finished scoring; then a live job, because locks and clocks of other machines may not be seen
+        here; then a dead job over a folder that recorded no end.
         """
         job = self.job(run_dir, protocol_hash)
         if folder_state.state == DONE or job is None or job.info is None:
             return folder_state
-        state, info = folder_state.state, job.info
-        if info.state in WAITING:
-            stuck = ": it never starts like this" if info.reason in _FOR_EVER else ""
-            place = f"; it goes on from {_place(folder_state)}" if state == INTERRUPTED else ""
-            return _with(folder_state, QUEUED, f"waits for {info.reason or 'the scheduler'}{stuck}{place}")
-        if info.active:
-            return _with(folder_state, RUNNING, _place(folder_state) if state in (RUNNING, INTERRUPTED) else "starting")
-        if state == RUNNING:  # a process outside of the queue
-            return folder_state
-        if state == FAILED:  # the task said why
-            lines = [] if "\n" in folder_state.reason else last_lines(job.log)
-            return _with(folder_state, FAILED, "\n".join((folder_state.reason, *lines)))
-        if info.state == "CANCELLED":
-            why = f" ({info.reason})" if info.reason else ""
-            return _with(folder_state, CANCELLED, f"its job was cancelled{why}")
-        ending = "\n".join((f"its job ended as {info.state}, without a result", *last_lines(job.log)))
-        return _with(folder_state, FAILED, ending)
+        if job.info.active:
+            return _alive(folder_state, job.info)
+        return _ended(folder_state, job.info, job.log)
+
+
+def _alive(state: CellState, info: JobInfo) -> CellState:
+    """The state of a scoring whose job waits or runs."""
+    if info.state in WAITING:
+        stuck = ": it never starts like this" if info.reason in _FOR_EVER else ""
+        place = f"; it goes on from {_place(state)}" if state.state == INTERRUPTED else ""
+        return _with(state, QUEUED, f"waits for {info.reason or 'the scheduler'}{stuck}{place}")
+    return _with(state, RUNNING, _place(state) if state.state in (RUNNING, INTERRUPTED) else "starting")
+
+
+def _ended(state: CellState, info: JobInfo, log: Path) -> CellState:
+    """The state of a scoring whose job has ended without a result."""
+    if state.state == RUNNING:  # a process outside of the queue
+        return state
+    if state.state == FAILED:  # the task said why
+        lines = [] if "\n" in state.reason else last_lines(log)
+        return _with(state, FAILED, "\n".join((state.reason, *lines)))
+    if info.state == "CANCELLED":
+        why = f" ({info.reason})" if info.reason else ""
+        return _with(state, CANCELLED, f"its job was cancelled{why}")
+    return _with(state, FAILED, "\n".join((f"its job ended as {info.state}, without a result", *last_lines(log))))
 
 
 def _place(state: CellState) -> str:
@@ -121,20 +128,10 @@ def _with(state: CellState, name: str, reason: str) -> CellState:
     return dataclasses.replace(state, state=name, reason=reason)
 
 
-def _record(run_dir: Path) -> dict[str, Any]:
-    try:
-        return read_json(run_dir / SUBMITTED)
-    except ValueError:  # damaged: the folder's own state says all that is known
-        return {}
-
-
 def _run_job(run_dir: Path, record: dict[str, Any], known: dict[str, JobInfo]) -> RunJob:
     job = str(record["job"])
     log, info = task_log(Path(record["array"]), job), known.get(job)
-    try:
-        attempt = read_json(run_dir / ATTEMPT)
-    except ValueError:
-        attempt = {}
+    attempt = read_note(run_dir, ATTEMPT)
     if attempt.get("job") != job:  # an earlier submission's
         attempt = {}
     nodes = attempt.get("nodes") or (info.nodes if info else "")

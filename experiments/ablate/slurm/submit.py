@@ -1,4 +1,4 @@
-"""Giving planned cells to the scheduler. Ask twice and nothing is queued twice."""
+"""Giving jobs to the scheduler. Ask twice and nothing is queued twice."""
 
 import os
 import time
@@ -7,16 +7,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from experiments.ablate.plan.plan_file import PlannedCell
+from experiments.ablate.plan.job import Job
 from experiments.ablate.slurm import scheduler
-from experiments.ablate.slurm.array import SUBMITTED, RunTask, TaskArray
+from experiments.ablate.slurm.array import SUBMITTED, RunTask, TaskArray, write_note
 from experiments.ablate.slurm.cluster import Cluster
-from experiments.ablate.slurm.group import arrays_of, tasks_of
+from experiments.ablate.slurm.group import group_by_run, group_by_shape
 from experiments.ablate.slurm.script import job_script
 from experiments.ablate.slurm.state import Queue
+from experiments.config.options import JudgeOptions
 from experiments.runs.state import RUNNING, read_state
 from mntp.io.files import atomic_write
-from mntp.io.json_lines import write_json
 from mntp.io.locks import claimed
 
 FOLDER = "slurm"  # in the folder of the results
@@ -40,50 +40,55 @@ class Submission:
 
 
 def submit(
-    cells: Sequence[PlannedCell], results: Path, cluster: Cluster, judges: Path, weights: Path, dry_run: bool = False
+    jobs: Sequence[Job], results: Path, cluster: Cluster, options: JudgeOptions, dry_run: bool = False
 ) -> Submission:
-    """Give cells that aren't done to the scheduler, but for those that it has already.
+    """Give jobs that aren't done to the scheduler, but for those that it has already.
 
     Args:
-        cells: their runs' files are written.
+        jobs: those to do. Unless it is a dry run, their runs' files are written already.
         results: folder of the results.
         cluster: where to.
-        judges: folder of cached judges.
-        weights: folder of public checkpoints.
+        options: where judges and public checkpoints lie.
         dry_run: write nothing and ask nobody, only make the scripts.
 
     Raises:
         ValueError: the scheduler doesn't answer, or a run doesn't fit on the cluster.
     """
     done = Submission()
-    tasks = tasks_of(cells)
+    tasks = group_by_run(jobs)
     settings = {task.shape: cluster.for_shape(task.nodes, task.devices) for task in tasks}
     if dry_run:
         for array, group in _named(tasks, results, cluster):
-            behind = f"# behind {', '.join(group[0].needs)}\n" if group[0].needs else ""
-            done.scripts[array.with_suffix(".sbatch")] = behind + _script(array, group, settings)
+            done.scripts[array.with_suffix(".sbatch")] = _after(group) + _script(array, group, settings)
         return done
     folder = results / FOLDER
     (folder / "logs").mkdir(parents=True, exist_ok=True)
     with _only_one(folder):
         queue = Queue.of([*(task.run_dir for task in tasks), *(n for task in tasks for n in task.needs.values())])
-        waiting = []
-        for task in tasks:
-            job = queue.active(task.run_dir)
-            if job and not set(task.protocols) <= queue.runs[task.run_dir].protocols:
-                reason = f"its run is in job {job} for other scorings; submit again when that is done"
-                done.refused[task.label] = reason
-            elif job:
-                done.kept[task.label] = job
-                done.jobs[task.run_dir] = job
-            elif read_state(task.run_dir, task.protocols[0]).state == RUNNING:
-                done.kept[task.label] = "a process outside of the queue"
-            else:
-                waiting.append(task)
+        waiting = [task for task in tasks if _is_waiting(task, queue, done)]
         for array, group in _named(waiting, results, cluster):
-            content = TaskArray(tuple(group), judges, weights, cluster.max_restarts)
+            content = TaskArray(tuple(group), options, cluster.max_restarts)
             _submit_array(array, _script(array, group, settings), content, done, queue)
     return done
+
+
+def _after(group: Sequence[RunTask]) -> str:
+    return f"# after {', '.join(group[0].needs)}\n" if group[0].needs else ""
+
+
+def _is_waiting(task: RunTask, queue: Queue, done: Submission) -> bool:
+    """Whether a task is to be submitted; else `done` says why not."""
+    if job := queue.active(task.run_dir):
+        if set(task.protocols) <= queue.runs[task.run_dir].protocols:
+            done.kept[task.label] = done.jobs[task.run_dir] = job
+        else:
+            reason = f"its run is in job {job} for other scorings; submit again when that is done"
+            done.refused[task.label] = reason
+        return False
+    if read_state(task.run_dir, task.protocols[0]).state == RUNNING:
+        done.kept[task.label] = "a process outside of the queue"
+        return False
+    return True
 
 
 def _submit_array(array: Path, script: str, content: TaskArray, done: Submission, queue: Queue) -> None:
@@ -106,14 +111,14 @@ def _submit_array(array: Path, script: str, content: TaskArray, done: Submission
         return
     for index, task in enumerate(group):
         done.jobs[task.run_dir] = f"{job}_{index}"
-        record = {"job": done.jobs[task.run_dir], "array": str(array), "protocols": task.protocols}
-        write_json(task.run_dir / SUBMITTED, {**record, "shape": task.shape, "time": time.time()})
+        note = {"job": done.jobs[task.run_dir], "array": str(array), "protocols": task.protocols, "shape": task.shape}
+        write_note(task.run_dir, SUBMITTED, **note)
 
 
 def _named(tasks: Sequence[RunTask], results: Path, cluster: Cluster) -> Iterator[tuple[Path, list[RunTask]]]:
     """Each array with the file that lists its tasks; the name is the jobs' name, too."""
     stamp = f"{time.strftime('%m%d-%H%M%S')}-{os.getpid()}"
-    for number, group in enumerate(arrays_of(tasks, cluster.max_array)):
+    for number, group in enumerate(group_by_shape(tasks, cluster.max_array)):
         yield results / FOLDER / f"mntp-{stamp}-{number}-{group[0].shape}.json", group
 
 

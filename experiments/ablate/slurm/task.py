@@ -10,18 +10,17 @@ follows.
 import os
 import re
 import sys
-import time
 from pathlib import Path
 
 import yaml
 
-from experiments.ablate.slurm.array import ATTEMPT, RunTask, TaskArray
+from experiments.ablate.slurm.array import ATTEMPT, RunTask, TaskArray, write_note
 from experiments.config.errors import user_errors
+from experiments.config.options import JudgeOptions
 from experiments.runs.launch import check_launch, global_rank
-from experiments.runs.record import EXIT_HELD, is_trained
+from experiments.runs.record import EXIT_HELD, is_trained, write_failure
 from experiments.runs.state import untrained_needs
 from experiments.runs.stop import EXIT_STOPPED, StopRequest
-from mntp.io.json_lines import write_json
 
 LOCK_PATIENCE_SECONDS = 90.0  # a lost node's lock outlives it for as long as the file server's lease
 # What the other ranks' libraries say when one is gone.
@@ -41,23 +40,13 @@ def main(path: Path, index: int, stop: StopRequest) -> None:
         _begin(task)
     try:
         _check(task)
-        from experiments.runs.run import run  # torch: seconds, in which signals must not be lost
-
-        restarted = int(os.environ.get("SLURM_RESTART_COUNT") or 0) > 0
-        run(
-            task.run_dir,
-            ",".join(task.protocols),
-            array.judges,
-            array.weights,
-            stop,
-            LOCK_PATIENCE_SECONDS if restarted else 0.0,
-        )
+        _run(task, array.options, stop)
     except SystemExit as error:
         if global_rank() == 0 and error.code == EXIT_HELD:
             _record(task, outcome="held")
         raise
     except BaseException as error:
-        if isinstance(error, RuntimeError) and task.nodes * task.devices > 1 and _PEER_LOST.search(str(error)):
+        if _lost_a_peer(task, error):
             print(f"rank {global_rank()} lost another one: {error}", file=sys.stderr)  # noqa: T201
             raise SystemExit(EXIT_STOPPED) from error
         kind = "" if isinstance(error, (ValueError, OSError)) else f"{type(error).__name__}: "
@@ -65,11 +54,23 @@ def main(path: Path, index: int, stop: StopRequest) -> None:
         raise
 
 
+def _run(task: RunTask, options: JudgeOptions, stop: StopRequest) -> None:
+    from experiments.runs.run import run  # torch: seconds, in which signals must not be lost
+
+    restarted = int(os.environ.get("SLURM_RESTART_COUNT") or 0) > 0
+    run(task.run_dir, ",".join(task.protocols), options, stop, LOCK_PATIENCE_SECONDS if restarted else 0.0)
+
+
+def _lost_a_peer(task: RunTask, error: BaseException) -> bool:
+    several = task.nodes * task.devices > 1
+    return several and isinstance(error, RuntimeError) and bool(_PEER_LOST.search(str(error)))
+
+
 def record_failure(task: RunTask, reason: str) -> None:
     """Say in each unfinished scoring's folder why it failed, unless it says so itself."""
     for folder in task.unfinished():
         if not (folder / "failure.json").is_file():
-            write_json(folder / "failure.json", {"reason": reason, "time": time.time()})
+            write_failure(folder, reason)
 
 
 def _begin(task: RunTask) -> None:
@@ -82,14 +83,14 @@ def _begin(task: RunTask) -> None:
 def _record(task: RunTask, outcome: str) -> None:
     environ = os.environ
     array, index = environ.get("SLURM_ARRAY_JOB_ID"), environ.get("SLURM_ARRAY_TASK_ID")
-    attempt = {
-        "job": f"{array}_{index}" if array else environ.get("SLURM_JOB_ID", ""),
-        "restarts": int(environ.get("SLURM_RESTART_COUNT") or 0),
-        "nodes": environ.get("SLURM_JOB_NODELIST", ""),
-        "outcome": outcome,
-        "time": time.time(),
-    }
-    write_json(task.run_dir / ATTEMPT, attempt)
+    write_note(
+        task.run_dir,
+        ATTEMPT,
+        job=f"{array}_{index}" if array else environ.get("SLURM_JOB_ID", ""),
+        restarts=int(environ.get("SLURM_RESTART_COUNT") or 0),
+        nodes=environ.get("SLURM_JOB_NODELIST", ""),
+        outcome=outcome,
+    )
 
 
 def _check(task: RunTask) -> None:

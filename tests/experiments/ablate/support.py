@@ -3,11 +3,13 @@
 import copy
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from experiments.ablate.matrix.load import load_matrix
 from experiments.ablate.matrix.schema import Matrix
+from experiments.ablate.plan.inputs import Inputs
 from experiments.ablate.plan.job import Job
 
 REPOSITORY = Path(__file__).parents[3]
@@ -66,8 +68,13 @@ def resolve(config: dict[str, Any]) -> dict[str, Any]:
     return config
 
 
-def prepare(config: dict[str, Any]) -> dict[str, str]:
-    return SHARED
+def prepare_data(config: dict[str, Any]) -> str:
+    return SHARED["store"]
+
+
+def inputs(store: Callable[[dict[str, Any]], str] = prepare_data) -> Inputs:
+    """Stand-ins for the fingerprints of data, judge and files of weights."""
+    return Inputs(store, lambda config: SHARED["judge"], lambda file: f"of {file}")
 
 
 def fake_job(runs: Path, name: str, mode: str = "ok", steps: int = 2, seconds: float = 0.0) -> Job:

@@ -13,11 +13,24 @@ from experiments.ablate.local import execute
 from experiments.ablate.local.display import JobView
 from experiments.ablate.local.runner import InterruptedRunError
 from experiments.ablate.plan.jobs import parse_seeds
+from experiments.ablate.plan.options import PlanOptions, ResultsOptions
 from experiments.ablate.plan.plan_file import Plan, PlannedCell, read_plan, write_plan
 from experiments.commands import ablate as cli
 from experiments.commands import ablate_cluster as commands
+from experiments.config.options import JudgeOptions
 from experiments.runs.state import DONE, INTERRUPTED
-from tests.experiments.ablate.support import REPOSITORY, calls, fake_command, fake_job, prepare, resolve, write_world
+from tests.experiments.ablate.support import (
+    REPOSITORY,
+    SHARED,
+    calls,
+    fake_command,
+    fake_job,
+    prepare_data,
+    resolve,
+    write_world,
+)
+
+JUDGE = types.SimpleNamespace(fingerprint=lambda: SHARED["judge"])
 
 
 @pytest.fixture
@@ -29,7 +42,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
     stand_ins = {
         "experiments.config.resolve": {"resolve": slow_fields},
-        "experiments.runs.data": {"prepare": lambda config, *_: prepare(config)},
+        "experiments.runs.data": {"prepare_data": prepare_data, "score_set_of": lambda *_: JUDGE},
     }
     for name, members in stand_ins.items():
         module = types.ModuleType(name)
@@ -42,7 +55,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def test_one_command_runs_the_rows_and_writes_the_tables(world: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.run(rows="3A,3G,8C") == 0
+    assert cli.run(PlanOptions(rows="3A,3G,8C")) == 0
     assert sorted(path.name for path in (world / "results").iterdir()) == [
         "plan.json", "report.html", "results.csv", "table3.csv", "table3.md", "table3.tex", "table3_differences.csv",
         "table8.csv", "table8.md", "table8.tex", "table8_differences.csv",
@@ -51,39 +64,61 @@ def test_one_command_runs_the_rows_and_writes_the_tables(world: Path, capsys: py
     rows = [line.split(",") for line in (world / "results/table8.csv").read_text().splitlines()]
     states = {row[0]: row[rows[0].index("state")] for row in rows}
     assert states["C"] == "done" and states["A"] == "not run"
-    assert cli.run(rows="3A,3G,8C") == 0
+    assert cli.run(PlanOptions(rows="3A,3G,8C")) == 0
     assert "2 to do, 2 of them done already" in capsys.readouterr().out
     assert all(len((run / "calls.txt").read_text().splitlines()) == 1 for run in (world / "runs").iterdir())
 
 
 def test_plan_status_and_gather_say_the_same(world: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.plan(rows="3I") == 0
+    assert cli.plan(PlanOptions(rows="3I")) == 0
     shown = capsys.readouterr().out
     assert "1 scorings of 1 runs, 0 done, 1 missing" in shown and "needs 3K" not in " ".join(shown.split())
     assert not (world / "runs").exists()  # planning starts nothing
-    assert cli.status() == 0 and cli.gather() == 0
+    assert cli.status(ResultsOptions()) == 0 and cli.gather(ResultsOptions()) == 0
     assert "not run" in capsys.readouterr().out
+
+
+def test_a_plan_without_data_is_shown_and_not_written(
+    world: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def absent(config: dict) -> str:
+        raise ValueError("data/embedded: no store there")
+
+    monkeypatch.setattr(sys.modules["experiments.runs.data"], "prepare_data", absent)
+    (world / "lab.yaml").write_text("nodes: 1\ndevices_per_node: 8\ntime: 5\n")
+    assert cli.plan(PlanOptions(rows="3A")) == 0
+    assert "not there yet: data/embedded: no store there" in capsys.readouterr().out
+    assert commands.submit("lab.yaml", PlanOptions(rows="3A"), dry_run=True) == 0
+    text = capsys.readouterr().out
+    assert "# not there yet: data/embedded: no store there" in text and "#SBATCH --array=0-0" in text
+    with pytest.raises(ValueError, match="no store there"):
+        commands.submit("lab.yaml", PlanOptions(rows="3A"))
+    assert sorted(path.name for path in world.iterdir()) == ["ablations.yaml", "experiments", "lab.yaml"]
 
 
 def test_retry_starts_what_failed_and_nothing_else(
     world: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(commands, "run_command", lambda *_: fake_command)
-    cli.run(rows="3A,3G,8C")
-    assert commands.retry() == 0 and "nothing has failed" in capsys.readouterr().out
+    cli.run(PlanOptions(rows="3A,3G,8C"))
+    assert commands.retry(ResultsOptions(), JudgeOptions()) == 0 and "nothing has failed" in capsys.readouterr().out
     failed = next(world.glob("runs/AudioMNTP-*"))
     metrics = next(failed.glob("evals/*/metrics.json"))
     metrics.unlink()
     metrics.with_name("failure.json").write_text('{"reason": "boom"}')
-    assert commands.retry(dry_run=True) == 0 and "3G" in capsys.readouterr().out and not metrics.exists()
-    assert commands.retry() == 0 and "[3G = 8C] done" in capsys.readouterr().out
+    assert (
+        commands.retry(ResultsOptions(), JudgeOptions(), dry_run=True) == 0
+        and "3G" in capsys.readouterr().out
+        and not metrics.exists()
+    )
+    assert commands.retry(ResultsOptions(), JudgeOptions()) == 0 and "[3G = 8C] done" in capsys.readouterr().out
     assert {len((run / "calls.txt").read_text().split()) for run in (world / "runs").iterdir()} == {1, 2}
 
 
 def test_another_scale_never_touches_the_default_ones_tables(world: Path) -> None:
-    cli.run(rows="3A")
+    cli.run(PlanOptions(rows="3A"))
     before = (world / "results/table3.csv").read_bytes()
-    cli.run(rows="3A", scale="smoke")
+    cli.run(PlanOptions(rows="3A", scale="smoke"))
     assert (world / "results/table3.csv").read_bytes() == before
     assert read_plan(world / "results/smoke").scale == "smoke"
 
@@ -124,11 +159,11 @@ def test_looking_at_results_imports_nothing_heavy(module: str, heavy: set[str]) 
 
 def test_a_changed_row_is_stale_until_it_is_run_again(world: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def planned() -> str:
-        assert cli.plan(rows="4:6") == 0
+        assert cli.plan(PlanOptions(rows="4:6")) == 0
         return " ".join(capsys.readouterr().out.split())
 
     matrix = world / "ablations.yaml"
-    assert cli.run(rows="4:6") == 0
+    assert cli.run(PlanOptions(rows="4:6")) == 0
     old = next(cell for cell in read_plan(world / "results").cells if cell.label == "4:6")
     capsys.readouterr()
     assert "1 scorings of 1 runs, 1 done" in planned()
@@ -143,7 +178,7 @@ def test_a_changed_row_is_stale_until_it_is_run_again(world: Path, capsys: pytes
         shown = planned()
         assert "0 done, 1 stale" in shown and "an earlier plan had" in shown
         assert Path(read_cell("4:6").earlier).is_relative_to(old.run_dir)
-    assert cli.run(rows="4:6") == 0
+    assert cli.run(PlanOptions(rows="4:6")) == 0
     assert "1 done" in planned()
     (Path(read_cell("4:6").run_dir) / "evals").rename(world / "gone")
     (final := Path(read_cell("4:6").run_dir) / "checkpoints" / "final.ckpt").parent.mkdir()

@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from lightning.pytorch.cli import LightningCLI
 
 from callbacks import ProgressFile
 from experiments.config.lightning_cli import SuiteCLI, main
-from experiments.runs.data import data_module
+from experiments.config.resolve import build_data
+from experiments.runs.record import RunRecord
 from experiments.runs.run import train_and_measure
 from experiments.runs.stop import StopRequest
 from mntp.initial_weights import TrainedSystem
@@ -29,7 +31,8 @@ def config_of(folder: Path, system: str, max_steps: int) -> dict[str, Any]:
 
 def run(run_dir: Path, config: dict[str, Any]) -> dict[str, Any]:
     run_dir.mkdir(exist_ok=True)
-    train_and_measure(run_dir, config, ProgressFile(run_dir / "progress.json", "protocol"), StopRequest())
+    progress = ProgressFile(run_dir / "progress.json", "protocol")
+    train_and_measure(run_dir, config, RunRecord(run_dir), progress, StopRequest())
     record: dict[str, Any] = json.loads((run_dir / "run.json").read_text())
     return record
 
@@ -44,7 +47,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny store, and row K trained for a few steps."""
     folder = tmp_path_factory.mktemp("init")
     config = config_of(folder, "audio_mar", max_steps=3)
-    data_module(config).prepare_data()
+    build_data(config).prepare_data()
     assert "initialised_from" not in run(folder / "K", config)
     return folder
 
@@ -138,6 +141,16 @@ def test_a_run_of_another_model_is_refused(row_b: dict[str, Any], key: str, valu
     with pytest.raises(ValueError, match=message) as caught:
         suite.initialise()
     assert "\n" not in str(caught.value)
+
+
+def test_lightning_still_asks_whether_a_checkpoints_settings_hold(
+    row_b: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`SuiteCLI` overrides a private method: where Lightning renames it, a checkpoint's settings would hold again."""
+    asked: list[bool] = []
+    monkeypatch.setattr(SuiteCLI, "_parse_ckpt_path", lambda suite: asked.append(True))
+    SuiteCLI(row_b, run=False)
+    assert asked and hasattr(LightningCLI, "_parse_ckpt_path")
 
 
 def test_the_tokens_front_end_comes_along(folder: Path, row_b: dict[str, Any]) -> None:

@@ -12,7 +12,7 @@ from experiments.ablate.matrix.expand import expand
 from experiments.ablate.matrix.load import load_matrix
 from experiments.ablate.plan.build import build_plan
 from experiments.config.resolve import resolve
-from tests.experiments.ablate.support import REPOSITORY, SHARED
+from tests.experiments.ablate.support import REPOSITORY, inputs
 
 FILE = REPOSITORY / "tests" / "golden" / "hashes.json"
 
@@ -23,9 +23,7 @@ def hashes() -> dict[str, dict[str, str]]:
     found: dict[str, dict[str, str]] = {}
     for scale in matrix.scales:
         cells = expand(matrix, scale, [0])
-        plan, _ = build_plan(
-            matrix, cells, set(), Path("runs"), resolve, lambda config: SHARED, lambda file: f"of {file}"
-        )
+        plan, _ = build_plan(matrix, cells, set(), Path("runs"), resolve, inputs())
         found[scale] = {f"{cell.table} {cell.row}": f"{cell.train_hash} {cell.protocol_hash}" for cell in plan.cells}
     return found
 

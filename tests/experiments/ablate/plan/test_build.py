@@ -12,10 +12,11 @@ from experiments.ablate.matrix.expand import expand
 from experiments.ablate.matrix.select import select_rows
 from experiments.ablate.plan.build import build_plan
 from experiments.ablate.plan.identity import NOT_IN_TRAIN_HASH, train_hash
+from experiments.ablate.plan.inputs import Inputs
 from experiments.ablate.plan.job import Job
 from experiments.ablate.plan.plan_file import Plan, read_plan, results_folder, write_plan
 from mntp.io.fingerprint import hash_json
-from tests.experiments.ablate.support import REPOSITORY, SHARED, load_world, prepare, resolve
+from tests.experiments.ablate.support import REPOSITORY, SHARED, inputs, load_world, prepare_data, resolve
 
 CONFIG: dict[str, Any] = {
     "model": {"class_path": "mntp.systems.AudioNTP", "init_args": {
@@ -88,9 +89,9 @@ Planner = Callable[..., tuple[Plan, list[Job]]]
 def plan_rows(tmp_path: Path) -> Planner:
     matrix = load_world(tmp_path)
 
-    def build(rows: str = "", resolve: Callable[..., Any] = resolve, prepare: Callable[..., Any] = prepare) -> Any:
+    def build(rows: str = "", resolve: Callable[..., Any] = resolve, store: Callable[..., Any] = prepare_data) -> Any:
         cells = expand(matrix, "micro", [0])
-        return build_plan(matrix, cells, select_rows(matrix, rows), tmp_path / "runs", resolve, prepare)
+        return build_plan(matrix, cells, select_rows(matrix, rows), tmp_path / "runs", resolve, inputs(store))
 
     return build
 
@@ -110,7 +111,7 @@ def test_the_default_rows_are_seven_trainings_and_one_run_for_the_references(pla
     same = {cell.label: cell.same_as for cell in plan.cells if cell.same_as and not cell.reference}
     assert same == {
         "3J": "3G", "8C": "3G", "8D": "3H", "5 both": "3G", "6A": "3K", "6E": "3A", "6F": "3G", "heads:diffusion": "3G",
-        "shuffled:in_order": "3G",
+        "shuffled:in_order": "3G", "guidance:annealed": "3G", "schedule_b:C": "3G",
     }  # fmt: skip
 
 
@@ -120,14 +121,14 @@ def test_every_row_is_in_the_plan_whatever_is_asked_for(plan_rows: Planner) -> N
     assert len({cell.label for cell in plan.cells}) == len(plan.cells)
     assert {cell.table for cell in plan.cells} == {
         "table3", "table8", "table4", "table5", "table6", "figure6a", "figure6b", "heads", "solvers",
-        "parallel", "shuffled", "shuffled_decoding",
+        "parallel", "shuffled", "shuffled_decoding", "guidance", "schedule_b",
     }  # fmt: skip
     assert {cell.label for cell in plan.cells if cell.selected} == {"3A"}
     _, every = plan_rows("all")
     trained = {job.run_dir for job in every if job.trains}
     # A to I, H_mar and K of Table 3; A and B of Table 8; 3 heads of Table 4, but that of 2 layers which the bare base
-    # config has; 2 prompts; 2 other heads; the one in random order
-    assert len(trained) == 11 + 2 + 3 + 2 + 2 + 1
+    # config has; 2 prompts; 2 other heads; the one in random order; 5 other schedules
+    assert len(trained) == 11 + 2 + 3 + 2 + 2 + 1 + 5
 
 
 def test_tables_that_decode_train_nothing_of_their_own(plan_rows: Planner) -> None:
@@ -144,7 +145,7 @@ def test_a_row_that_would_train_is_refused_in_a_table_that_decodes(tmp_path: Pat
     text = (REPOSITORY / "ablations.yaml").read_text()
     matrix = load_world(tmp_path, text.replace("{model.init_args.decoding.num_steps: n}", "{trainer.max_steps: 9}"))
     with pytest.raises(ValueError, match=r"table6 row B would train a run of its own \(trainer.max_steps\)"):
-        build_plan(matrix, expand(matrix, "micro", [0]), set(), tmp_path, resolve, prepare)
+        build_plan(matrix, expand(matrix, "micro", [0]), set(), tmp_path, resolve, inputs())
 
 
 def test_a_row_that_starts_from_another_comes_behind_it_and_is_named_after_it(plan_rows: Planner) -> None:
@@ -192,16 +193,16 @@ def test_a_misspelt_key_is_told_with_its_line_and_row(tmp_path: Path) -> None:
     number = next(n for n, line in enumerate(text.splitlines(), start=1) if "hyde" in line)
     matrix = load_world(tmp_path, text)
     with pytest.raises(ValueError, match=rf"ablations\.yaml:{number}: table3 row D: .*hyde.* not expected") as raised:
-        build_plan(matrix, expand(matrix, "micro", [0]), set(), tmp_path, resolve, prepare)
+        build_plan(matrix, expand(matrix, "micro", [0]), set(), tmp_path, resolve, inputs())
     assert "\n" not in str(raised.value)
 
 
 def test_shared_work_is_done_once_and_only_after_all_cells_are_checked(plan_rows: Planner) -> None:
     seen: list[Any] = []
 
-    def noted(config: dict[str, Any]) -> dict[str, str]:
+    def noted(config: dict[str, Any]) -> str:
         seen.append(config["data"])
-        return SHARED
+        return SHARED["store"]
 
     def refusing(config: dict[str, Any]) -> dict[str, Any]:
         if config["model"]["class_path"].endswith("AudioMAR"):
@@ -209,10 +210,35 @@ def test_shared_work_is_done_once_and_only_after_all_cells_are_checked(plan_rows
         return resolve(config)
 
     with pytest.raises(ValueError, match=r"ablations\.yaml:\d+: table3 row K: no such thing"):
-        plan_rows(resolve=refusing, prepare=noted)
+        plan_rows(resolve=refusing, store=noted)
     assert seen == []
-    plan_rows(prepare=noted)
+    plan_rows(store=noted)
     assert len(seen) == 1
+
+
+def test_what_is_missing_is_named_and_a_plan_can_still_be_looked_at(tmp_path: Path) -> None:
+    """Data, judge and weights: all at once where a plan is only looked at, else the first is an error."""
+    text = (REPOSITORY / "ablations.yaml").read_text()
+    matrix = load_world(tmp_path, text)
+    for name in ("audio_ntp", "audio_mntp", "audio_mar"):
+        with (tmp_path / "experiments/configs/micro" / f"{name}.yaml").open("a") as file:
+            file.write("init: {class_path: mntp.initial_weights.ImageMAR, init_args: {path: weights/gone.pth}}\n")
+
+    def absent(name: str) -> Callable[[dict[str, Any]], str]:
+        def find(config: dict[str, Any]) -> str:
+            raise ValueError(f"{name}: not there")
+
+        return find
+
+    cells, selected = expand(matrix, "micro", [0]), select_rows(matrix, "3A,3G")
+    lenient = Inputs(absent("data/somewhere"), absent("weights/vggish.pth"), strict=False)
+    plan, jobs = build_plan(matrix, cells, selected, tmp_path, resolve, lenient)
+    assert [job.labels for job in jobs] == [("3A",), ("3G",)] and len(plan.cells) == len(cells)
+    store, judge, weights = sorted(lenient.missing, key=lambda line: ("data" not in line, "vggish" not in line))
+    assert (store, judge) == ("data/somewhere: not there", "weights/vggish.pth: not there")
+    assert "weights/gone.pth" in weights and "set `init: null`" in weights
+    with pytest.raises(ValueError, match=r"starts from the weights weights/gone\.pth"):
+        build_plan(matrix, cells, selected, tmp_path, resolve, Inputs(prepare_data, absent("a judge")))
 
 
 def test_rows_with_other_data_or_judges_are_never_one_table(plan_rows: Planner) -> None:
@@ -222,12 +248,12 @@ def test_rows_with_other_data_or_judges_are_never_one_table(plan_rows: Planner) 
             config["data"]["store"] = "another"
         return config
 
-    def prepared(config: dict[str, Any]) -> dict[str, str]:
-        return SHARED | {"store": config["data"]["store"]}
+    def prepared(config: dict[str, Any]) -> str:
+        return str(config["data"]["store"])
 
     message = r"table3: 3 ground_truth and 3K can't stand in one table, their scoring\.store is .* and another"
     with pytest.raises(ValueError, match=message):
-        plan_rows(resolve=elsewhere, prepare=prepared)
+        plan_rows(resolve=elsewhere, store=prepared)
 
 
 def test_rows_that_are_decoded_in_different_ways_are_never_one_table(plan_rows: Planner) -> None:

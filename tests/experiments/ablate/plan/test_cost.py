@@ -36,7 +36,7 @@ def train(item: Job, **record: Any) -> None:
 def score(item: Job, sample: float, score: float) -> None:
     folder = item.run_dir / "evals" / item.protocol_hash
     folder.mkdir(parents=True)
-    (folder / "metrics.json").write_text("{}")
+    (folder / "metrics.json").write_text('{"num_clips": 4}')
     (folder / "score.json").write_text(json.dumps({"sample_seconds": sample, "score_seconds": score}))
 
 

@@ -14,7 +14,7 @@ from experiments.ablate.plan.identity import NOT_IN_TRAIN_HASH, ONLOOKERS
 from experiments.ablate.plan.plan_file import Plan
 from experiments.config.nodes import look_up
 from experiments.config.resolve import load_config, resolve
-from tests.experiments.ablate.support import REPOSITORY, prepare
+from tests.experiments.ablate.support import REPOSITORY, inputs
 
 Rows = dict[tuple[str, str], dict[str, Any]]
 
@@ -25,7 +25,7 @@ def micro() -> tuple[list[Cell], Rows, Plan]:
     matrix = load_matrix(REPOSITORY / "ablations.yaml")
     cells = expand(matrix, "micro", [0])
     every = {(cell.table, cell.row.id) for cell in cells}
-    plan, jobs = build_plan(matrix, cells, every, Path("runs"), resolve, prepare)
+    plan, jobs = build_plan(matrix, cells, every, Path("runs"), resolve, inputs())
     configs = {(str(job.run_dir), job.protocol_hash): job.config for job in jobs}
     rows = {(c.table, c.row): configs[c.run_dir, c.protocol_hash] for c in plan.cells}
     return cells, rows, plan

@@ -22,7 +22,7 @@ from experiments.ablate.slurm.state import Queue
 from experiments.runs import state as status
 from experiments.scoring.intervals import REPLICATES, write_replicates
 from tests.experiments.ablate.results_support import cell, finish, plan_of, scores, scoring_folder
-from tests.experiments.ablate.support import prepare, resolve, write_world
+from tests.experiments.ablate.support import inputs, prepare_data, resolve, write_world
 
 SEEDS = (0, 1, 2)
 NUM_ROWS = 1000
@@ -69,10 +69,11 @@ def test_planning_resolves_each_config_once_whatever_its_seed(tmp_path: Path) ->
     calls: Counter[str] = Counter()
     plan, jobs = build_plan(
         matrix, cells, select_rows(matrix, "grid"), tmp_path / "runs",
-        counting(calls, "resolve", resolve), counting(calls, "prepare", prepare),
+        counting(calls, "resolve", resolve), inputs(counting(calls, "prepare", prepare_data)),
     )  # fmt: skip
     assert len([cell for cell in plan.cells if cell.table == "grid" and not cell.reference]) == NUM_ROWS * len(SEEDS)
-    assert calls == {"resolve": NUM_ROWS + 1, "prepare": 1}  # and the untrained model; the base config is one of them
+    # And the row of table 1, the untrained model as a row of each table, and the base config.
+    assert calls == {"resolve": NUM_ROWS + 4, "prepare": 1}
     assert len({job.run_dir for job in jobs}) == (NUM_ROWS + 1) * len(SEEDS)
     for job in jobs:  # each run keeps its own seed
         seeds = (job.config["model"]["init_args"]["seed"], job.config["data"]["seed"])

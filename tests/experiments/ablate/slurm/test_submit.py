@@ -13,15 +13,17 @@ from pathlib import Path
 
 import pytest
 
+from experiments.ablate.plan.job import Job
 from experiments.ablate.plan.plan_file import Plan, PlannedCell
 from experiments.ablate.slurm import scheduler
 from experiments.ablate.slurm.array import ATTEMPT, SUBMITTED, RunTask, TaskArray, task_log
 from experiments.ablate.slurm.cluster import Cluster, load_cluster
-from experiments.ablate.slurm.group import arrays_of, tasks_of
+from experiments.ablate.slurm.group import group_by_run, group_by_shape
 from experiments.ablate.slurm.script import job_script
 from experiments.ablate.slurm.state import Queue
 from experiments.ablate.slurm.submit import Submission, submit
 from experiments.commands.ablate_cluster import cells_to_retry
+from experiments.config.options import JudgeOptions
 from experiments.runs.state import (
     CANCELLED,
     DONE,
@@ -72,8 +74,18 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+def jobs(*cells: PlannedCell) -> list[Job]:
+    """The jobs of cells, each with the config that its run has."""
+    protocol = {"scoring": {}, "generation": {"source": "model"}}
+    return [
+        Job((cell.label,), run_dir := Path(cell.run_dir), json.loads((run_dir / "config.yaml").read_text()), protocol,
+            cell.protocol_hash, {label: Path(folder) for label, folder in cell.needs.items()})
+        for cell in cells
+    ]  # fmt: skip
+
+
 def give(*cells: PlannedCell, dry_run: bool = False) -> Submission:
-    return submit(cells, Path("results"), CLUSTER, Path("judges"), Path("weights"), dry_run)
+    return submit(jobs(*cells), Path("results"), CLUSTER, JudgeOptions(), dry_run)
 
 
 def calls(here: Path) -> list[str]:
@@ -83,30 +95,30 @@ def calls(here: Path) -> list[str]:
 
 def test_one_array_for_each_shape_and_each_thing_to_wait_for(here: Path) -> None:
     cells = [cell("B", ("K",)), cell("G"), cell("H", nodes=5, devices=8), cell("I"), cell("K"), cell("L", ("K", "G"))]
-    groups = [[task.labels[0] for task in group] for group in arrays_of(tasks_of(cells), 100)]
+    groups = [[task.labels[0] for task in group] for group in group_by_shape(group_by_run(jobs(*cells)), 100)]
     assert groups == [["3G", "3I", "3K"], ["3H"], ["3B"], ["3L"]]
 
 
 def test_an_array_has_no_more_tasks_than_the_cluster_takes(here: Path) -> None:
-    groups = arrays_of(tasks_of([cell(f"r{number}") for number in range(5)]), 2)
+    groups = group_by_shape(group_by_run(jobs(*(cell(f"r{number}") for number in range(5)))), 2)
     assert [len(group) for group in groups] == [2, 2, 1]
 
 
 def test_a_run_is_one_task_whatever_number_of_scorings_it_has(here: Path) -> None:
     one = cell("G", protocol="p")
     same = dataclasses.replace(one, table="table8", row="C", same_as="3G")
-    (task,) = tasks_of([one, cell("G", protocol="q"), same])
+    (task,) = group_by_run(jobs(one, cell("G", protocol="q"), same))
     assert task.protocols == ("p", "q") and task.label == "3G = 3G = 8C"
 
 
 def test_a_trained_run_takes_one_device(here: Path) -> None:
     one = cell("G", nodes=5, devices=8)
-    assert tasks_of([one])[0].shape == "5x8"
+    assert group_by_run(jobs(one))[0].shape == "5x8"
     (Path(one.run_dir) / "checkpoints").mkdir()
     (Path(one.run_dir) / "checkpoints" / "final.ckpt").touch()
-    assert tasks_of([one])[0].shape == "5x8"  # its held-out losses are still to be taken
+    assert group_by_run(jobs(one))[0].shape == "5x8"  # its held-out losses are still to be taken
     (Path(one.run_dir) / "held_out.safetensors").touch()
-    assert tasks_of([one])[0].shape == "1x1"
+    assert group_by_run(jobs(one))[0].shape == "1x1"
 
 
 def test_dependencies_are_tasks_of_other_arrays(here: Path) -> None:
