@@ -194,6 +194,15 @@ def test_states_come_from_files_alone(tmp_path: Path) -> None:
     assert cell_state(item).state == DONE
 
 
+def test_a_plan_that_holds_the_curves_of_schedules_is_read(folder: Path) -> None:
+    content = json.loads((folder / "plan.json").read_text())
+    del content["schedules"]
+    content["laws"] = {"C": {"formula": "Fixed(0.7)", "mean": 0.7, "density": [0.0], "atoms": [[0.7, 1.0]]}}
+    (folder / "plan.json").write_text(json.dumps(content))
+    gather_results(folder)
+    assert (folder / "table3.md").read_text() == GOLDEN_MARKDOWN
+
+
 def test_several_seeds_are_told_apart(folder: Path) -> None:
     cells = [cell(folder, "table3", "G"), cell(folder, "table3", "G", seed=1, run_dir=str(folder / "runs/x-s1"))]
     write_plan(planned(*cells), folder)
