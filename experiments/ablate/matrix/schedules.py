@@ -31,7 +31,7 @@ def schedule_curve(spec: dict[str, Any], named: dict[str, dict[str, Any]]) -> Sc
     try:
         values = density(ratio, np.linspace(0, 1, NUM_BINS + 1)).tolist()
         return ScheduleCurve(formula(spec, named), mean_ratio(ratio), values, atoms)
-    except (NotImplementedError, TypeError) as error:  # a user's own class, which training draws from all the same
+    except (RuntimeError, TypeError) as error:  # a user's own class need not have a cdf to be trained with
         raise ValueError(f"{spec['class_path']} can't be drawn: {error or 'it has no cdf'}") from error
 
 
