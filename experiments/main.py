@@ -22,6 +22,7 @@ COMMANDS = {
     "generate": ("experiments.commands.generate", "generate", "write sound for captions, from a trained run"),
     "export": ("experiments.commands.generate", "export", "write a trained run as config.json and model.safetensors"),
     "evaluate": ("experiments.commands.evaluate", "evaluate", "score a folder of generated audio against references"),
+    "judge": ("experiments.commands.judge", "judge", "train the embedded judge of a corpus, as the shipped one was"),
     "compare": ("experiments.commands.compare", "compare", "put scored systems side by side, with paired intervals"),
     "params": ("experiments.commands.params", "params", "count the parameters of each part of a config's model"),
     "schedules": ("experiments.commands.schedules", "schedules", "draw the mask schedules of a matrix"),
@@ -71,7 +72,7 @@ def call(function: Callable[..., int | None], name: str, words: list[str]) -> in
     parser = _parser(function, name, bool(parts))
     switches = {f"--{key}" for key, kind in annotations.items() if kind is bool}
     try:
-        parsed = parser.parse_args([_option(word, switches) for word in words])
+        parsed = parser.parse_args(_options(words, switches))
     except ArgumentError as error:
         raise ValueError(f"mntp {name}: {_mistake(str(error), parts)}") from error
     options: dict[str, Any] = parser.instantiate(parsed).as_dict()
@@ -127,13 +128,19 @@ def _mistake(message: str, parts: dict[str, list[type]]) -> str:
     return summarise_config_error(message, inner, names).removeprefix("config: ")
 
 
-def _option(word: str, switches: set[str]) -> str:
-    """Spell an option's name with underscores, and a switch as `--name=true`."""
-    if not word.startswith("--"):
-        return word
-    key, equals, value = word.partition("=")
-    key = key.replace("-", "_").replace("__", "--", 1)
-    return f"{key}=true" if key in switches and not equals else f"{key}{equals}{value}"
+def _options(words: list[str], switches: set[str]) -> list[str]:
+    """Spell options' names with underscores, and a switch as `--name=true`, or with the value that follows it."""
+    spelt: list[str] = []
+    for word in words:
+        if spelt and spelt[-1] in switches:
+            if word in ("true", "false"):
+                spelt[-1] += f"={word}"
+                continue
+            spelt[-1] += "=true"
+        key, equals, value = word.partition("=")
+        option = f"--{key[2:].replace('-', '_')}{equals}{value}"
+        spelt.append(option if word.startswith("--") else word)
+    return [f"{word}=true" if word in switches else word for word in spelt]
 
 
 def main() -> None:

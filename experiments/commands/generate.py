@@ -11,7 +11,11 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from data_modules.captions.by_file import captions_by_name
 from data_modules.captions.rows import read_csv, read_prompts
+from data_modules.store.store import is_store
+from experiments.runs.run_or_store import store_captions
+from experiments.scoring.pairs import captions_by_clip, clip_name
 from experiments.scoring.protocol import GENERATION
 from mntp.audio.files import read_audio, write_audio
 from mntp.inference.text_to_audio import TextToAudio, seeds_of
@@ -33,12 +37,20 @@ class Clip:
     Attributes:
         file: name of its WAV file.
         caption: what should be heard.
-        seed: of its draws, a function of `--seed`, the caption, and how often it came before.
+        seed: of its noise, a function of `--seed`, the caption, and how often it came before.
     """
 
     file: str
     caption: str
     seed: int
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A caption, and the name of the file to write without its suffix; empty for a name made of the caption."""
+
+    caption: str
+    name: str = ""
 
 
 def generate(
@@ -62,9 +74,12 @@ def generate(
     Args:
         ckpt: a run's folder (its final or newest checkpoint is taken), a checkpoint file, or what `mntp export` wrote.
         captions: what should be heard.
-        prompts: a file of captions, instead of those on the line: one a line, or a CSV table with a column `caption`.
-        out: folder of the WAV files, named by number and caption. What is there already, made in the same way, is
-            kept: the same command goes on where it was stopped. Sounds made in another way are refused.
+        prompts: captions from elsewhere: a text file with one a line; a CSV table with a column `caption`, whose column
+            `file` or `id` then names the WAV files, so that `mntp evaluate` finds the partner of each; JSON {file:
+            caption}; or a store, for its test split.
+        out: folder of the WAV files, named by number and caption where they have no names of their own. Files that are
+            there already and were made in the same way are kept: the same command goes on where it was stopped. Files
+            made in another way are refused.
         seed: same seed, caption and checkpoint, same sound.
         batch_size: captions at once; it moves the last bits of a sound and no more.
         seconds: length of the sounds, a multiple of the tokenizer's time slice; that of the training clips if left out.
@@ -82,7 +97,8 @@ def generate(
     """
     if batch_size < 1:
         raise ValueError(f"--batch_size: got {batch_size}, expected at least 1")
-    texts = _captions(captions or [], prompts)
+    asked = _prompts(captions or [], prompts)
+    texts = [prompt.caption for prompt in asked]
     model = TextToAudio.from_pretrained(ckpt, bfloat16=bfloat16)
     given: dict[str, Any] = {
         "solver": solver,
@@ -106,7 +122,7 @@ def generate(
         "tokenizer": front_end["tokenizer"]["fingerprint"],
         "text": front_end["text"]["fingerprint"],
     }
-    clips = _planned(texts, seed)
+    clips = _planned(asked, seed)
     out.mkdir(parents=True, exist_ok=True)
     missing = _open_folder(out, about, clips)
     console = Console()
@@ -161,26 +177,57 @@ def _print(console: Console, line: str) -> None:
     console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
-def _captions(captions: list[str], prompts: Path | None) -> list[str]:
+def _prompts(captions: list[str], prompts: Path | None) -> list[Prompt]:
     """Captions of the line, or of a file, whose empty lines are left out and counted."""
     if prompts is None:
         if not captions:
             raise ValueError('mntp generate: no captions; expected "a caption" ..., or --prompts FILE')
-        return captions
+        return [Prompt(caption) for caption in captions]
     if captions:
         raise ValueError(f"mntp generate: got captions and --prompts {prompts}; expected one of the two")
-    found, num_empty = read_prompts(prompts)
+    if is_store(prompts):
+        return [Prompt(caption, name) for name, caption in store_captions(prompts).items()]
+    if prompts.suffix.lower() == ".json":
+        by_name = captions_by_clip(captions_by_name(prompts, prompts.parent))
+        return [Prompt(caption, name) for name, caption in by_name.items()]
+    texts, num_empty = read_prompts(prompts)
     if num_empty:
-        _print(Console(stderr=True), f"{prompts}: {len(found)} captions; empty lines left out: {num_empty}")
-    return found
+        _print(Console(stderr=True), f"{prompts}: {len(texts)} captions; empty lines left out: {num_empty}")
+    names = _names(prompts) if prompts.suffix.lower() == ".csv" else [""] * len(texts)
+    return [Prompt(caption, name) for caption, name in zip(texts, names, strict=True)]
 
 
-def _planned(captions: list[str], seed: int) -> list[Clip]:
-    width = max(3, len(str(len(captions) - 1)))
-    return [
-        Clip(f"{number:0{width}d}-{file_name(caption)}.wav", caption, clip_seed)
-        for number, (caption, clip_seed) in enumerate(zip(captions, seeds_of(captions, seed), strict=True))
-    ]
+def _names(table: Path) -> list[str]:
+    """Names from a table's column `file`, or else `id`, for each row with a caption; empty ones without such a column.
+
+    Raises:
+        ValueError: a name is empty or hidden, or comes twice.
+    """
+    names: dict[str, int] = {}
+    rows = [(line, cells) for line, cells in read_csv(table, ("caption",)) if cells["caption"].strip()]
+    column = next((name for name in ("file", "id") if name in rows[0][1]), None)
+    if column is None:
+        return [""] * len(rows)
+    for line, cells in rows:
+        name = clip_name(cells[column].strip())
+        if not name or name.startswith(".") or "\0" in name:
+            raise ValueError(
+                f"{table}, line {line}: {column} {cells[column]!r} can't name a file; expected a file name"
+            )
+        if name in names:
+            raise ValueError(
+                f"{table}, line {line}: a second {column} named {name} (line {names[name]}), folders and suffix aside; "
+                "expected one row a file"
+            )
+        names[name] = line
+    return list(names)
+
+
+def _planned(prompts: list[Prompt], seed: int) -> list[Clip]:
+    width = max(3, len(str(len(prompts) - 1)))
+    seeds = seeds_of([prompt.caption for prompt in prompts], seed)
+    names = [prompt.name or f"{number:0{width}d}-{file_name(prompt.caption)}" for number, prompt in enumerate(prompts)]
+    return [Clip(f"{name}.wav", prompt.caption, one) for name, prompt, one in zip(names, prompts, seeds, strict=True)]
 
 
 def _open_folder(out: Path, about: dict[str, Any], clips: list[Clip]) -> set[str]:

@@ -15,9 +15,11 @@ from data_modules.store.store import Store
 from experiments.config.options import JudgeOptions
 from experiments.runs.data import latent_data, prepare_data, score_set_of
 from experiments.runs.record import HELD_OUT, final_checkpoint, provenance
-from experiments.scoring.folders import Evaluation, FilePairs, evaluate_folders
+from experiments.scoring.folders import Evaluation, evaluate_folders
+from experiments.scoring.health import check_health
 from experiments.scoring.intervals import REPLICATES, interval, write_replicates
 from experiments.scoring.metrics import HELD_OUT as HELD_OUT_JUDGE
+from experiments.scoring.pairs import FilePairs
 from experiments.scoring.protocol import Protocol, scoring_hash
 from mntp.audio.files import write_audio
 from mntp.inference.checkpoint import load_system
@@ -49,7 +51,7 @@ def score(
     if (folder / "metrics.json").is_file():
         return
     began = time.monotonic()
-    sampled, evaluation = began, Evaluation({"intervals": {}}, {}, [])
+    sampled, evaluation = began, Evaluation({"intervals": {}}, {})
     if protocol["scoring"]["kind"] == HELD_OUT_JUDGE:
         _check(folder, protocol, "store", prepare_data(config))
     else:
@@ -62,17 +64,19 @@ def score(
         generated = _generated(folder, store, rows, protocol, progress)
         sampled = time.monotonic()
         progress.write("scoring", 0, 1)
-        evaluation = _evaluate(store, rows, generated, score_set, options.judges / "features")
+        evaluation = _evaluate(
+            store, rows, generated, score_set, options.judges / "features", _generation(folder, protocol)
+        )
         evaluation.metrics["coverage"] = len(rows) / protocol["scoring"]["num_clips"]
         evaluation.metrics["stored"] = vars(store.coverage(protocol["scoring"]["split"]))
         evaluation.metrics["out_of_domain"] = score_set.kind == "embedded" and config["data"]["corpus"] is None
     if protocol["generation"]["source"] == "model":
         _add_held_out(evaluation, folder.parents[1] / HELD_OUT)
-    hashes = {"scoring_hash": scoring_hash(protocol), "protocol_hash": folder.name}
+    planned = {"plan_scoring_hash": scoring_hash(protocol)}
     times = {"sample_seconds": sampled - began, "score_seconds": time.monotonic() - sampled}
     write_json(folder / "score.json", {**times, **provenance()})
     write_replicates(folder / REPLICATES, evaluation.replicates)
-    write_json(folder / "metrics.json", {**evaluation.metrics, **hashes})
+    write_json(folder / "metrics.json", {**evaluation.metrics, **planned})
 
 
 def _check(folder: Path, protocol: Protocol, name: str, found: str) -> None:
@@ -81,11 +85,20 @@ def _check(folder: Path, protocol: Protocol, name: str, found: str) -> None:
         raise ValueError(f"{folder.parents[1]}: the protocol asks for {name} {expected}, found {found}: plan again")
 
 
-def _evaluate(store: Store, rows: list[int], generated: Path, score_set: ScoreSet, cache: Path) -> Evaluation:
-    """Score generated clips against the store's own, with its captions."""
-    captions = {store.audio_path(row).name: store.clips[row].caption for row in rows}
-    reference = store.audio_path(rows[0]).parent
-    return evaluate_folders(FilePairs(sorted(captions), []), reference, generated, captions, score_set, cache)
+def _evaluate(
+    store: Store, rows: list[int], generated: Path, score_set: ScoreSet, cache: Path, generation: dict[str, Any]
+) -> Evaluation:
+    """Score generated clips against the store's own, with its captions, and look for faults in them."""
+    clips = sorted((store.clips[row].id, store.clips[row].caption, store.audio_path(row)) for row in rows)
+    pairs = FilePairs({name: path for name, _, path in clips}, {name: generated / path.name for name, _, path in clips})
+    evaluation = evaluate_folders(pairs, {name: text for name, text, _ in clips}, score_set, cache, generation)
+    evaluation.metrics["health"] = check_health(pairs).as_json()
+    return evaluation
+
+
+def _generation(folder: Path, protocol: Protocol) -> dict[str, Any]:
+    """How the generated files were made, and by which run."""
+    return {**protocol["generation"], "run": folder.parents[1].name}
 
 
 def _add_held_out(evaluation: Evaluation, path: Path) -> None:

@@ -1,7 +1,7 @@
-"""What networks hear in audio files: each file once per network, kept by the file's content.
+"""Embeddings of audio files, each computed once per network and kept by the file's content.
 
-The cache is a folder for each network (its fingerprint) with a small file for each sound (its sha256): names, folders
-and dates don't matter, and processes may share it.
+The cache has a folder for each network (its fingerprint: weights and code) with a small file for each audio file (its
+SHA-256): names, folders and dates don't matter, and processes may share it.
 """
 
 from collections import defaultdict
@@ -18,7 +18,7 @@ from mntp.audio.files import AudioError
 from mntp.io.files import atomic_write, file_sha256
 from mntp.io.progress import show_progress
 from mntp.metrics.networks.base import AudioNetwork
-from mntp.metrics.score_sets import Heard
+from mntp.metrics.score_sets import Embeddings
 
 BATCH_SIZE = 32
 _NUM_SHOWN = 20
@@ -51,46 +51,46 @@ def digest_files(paths: Sequence[Path]) -> list[str]:
 
 
 @torch.no_grad()
-def hear(
+def embed_files(
     network: AudioNetwork,
     paths: Sequence[Path],
     digests: Sequence[str],
     cache: Path,
     batch_size: int = BATCH_SIZE,
     label: str = "clips",
-) -> Heard:
-    """Hear files, or recall what was heard.
+) -> Embeddings:
+    """Compute the embeddings of files, or read them from the cache.
 
-    Files of equal length and rate are heard together, always in the same batches, so that a scoring that was
-    interrupted ends with the same last bits. Padding to a common length would be heard.
+    Files of equal length and rate are embedded together, always in the same batches, so that a scoring that was
+    interrupted ends with the same last bits. Padding to a common length would change the embeddings.
 
     Args:
         network: in `eval` mode, on any device.
         paths: the files.
         digests: their SHA-256.
-        cache: folder of what was heard, made if it is missing.
-        batch_size: files heard at once.
+        cache: folder of embeddings, made if it is missing.
+        batch_size: files embedded at once.
         label: what the progress bar calls them.
 
     Returns:
         For each output of the network a tensor for each file, on the CPU, in the order of `paths`.
 
     Raises:
-        UnusableAudioError: some files are unreadable, empty or not finite; what the others sound like is kept.
+        UnusableAudioError: some files are unreadable, empty or not finite; the embeddings of the others are kept.
         OSError: the cache can't be written.
     """
     folder = cache / network.fingerprint()
     batches = _batches(paths, batch_size)
-    heard: dict[int, dict[str, Tensor]] = {}
+    embedded: dict[int, dict[str, Tensor]] = {}
     problems: list[AudioError] = []
     missing = []
     for batch in batches:
-        recalled = {row: _recall(folder, digests[row], network.outputs) for row in batch}
-        found = {row: outputs for row, outputs in recalled.items() if outputs is not None}
-        heard |= found
+        cached = {row: _read(folder, digests[row], network.outputs) for row in batch}
+        found = {row: outputs for row, outputs in cached.items() if outputs is not None}
+        embedded |= found
         if len(found) < len(batch):
             missing.append(batch)
-    for batch in show_progress(missing, f"hearing {label}", len(missing)) if missing else ():
+    for batch in show_progress(missing, f"embedding {label}", len(missing)) if missing else ():
         waveforms = {}
         for row in batch:
             try:
@@ -98,12 +98,12 @@ def hear(
             except AudioError as problem:
                 problems.append(problem)
         if waveforms:
-            fresh = _hear_batch(network, waveforms)
+            fresh = _embed_batch(network, waveforms)
             for row, outputs in fresh.items():
-                heard[row] = _keep(folder, digests[row], outputs)
+                embedded[row] = _write(folder, digests[row], outputs)
     if problems:
         raise UnusableAudioError(problems, len(paths))
-    return {name: [heard[row][name] for row in range(len(paths))] for name in network.outputs}
+    return {name: [embedded[row][name] for row in range(len(paths))] for name in network.outputs}
 
 
 def _batches(paths: Sequence[Path], batch_size: int) -> list[list[int]]:
@@ -122,7 +122,7 @@ def _batches(paths: Sequence[Path], batch_size: int) -> list[list[int]]:
     ]
 
 
-def _hear_batch(network: AudioNetwork, waveforms: dict[int, Tensor]) -> dict[int, dict[str, Tensor]]:
+def _embed_batch(network: AudioNetwork, waveforms: dict[int, Tensor]) -> dict[int, dict[str, Tensor]]:
     device = next(network.parameters()).device
     outputs = network(torch.stack(list(waveforms.values())).to(device))
     assert set(outputs) == set(network.outputs)
@@ -136,8 +136,8 @@ def _place(folder: Path, digest: str) -> Path:
     return folder / digest[:2] / f"{digest}.safetensors"
 
 
-def _recall(folder: Path, digest: str, outputs: Sequence[str]) -> dict[str, Tensor] | None:
-    """What was heard before; None where it wasn't, or the file is damaged."""
+def _read(folder: Path, digest: str, outputs: Sequence[str]) -> dict[str, Tensor] | None:
+    """Cached outputs; None where there are none, or the file is damaged."""
     try:
         found = load_file(_place(folder, digest))
     except (OSError, SafetensorError):
@@ -145,7 +145,7 @@ def _recall(folder: Path, digest: str, outputs: Sequence[str]) -> dict[str, Tens
     return found if set(found) == set(outputs) else None
 
 
-def _keep(folder: Path, digest: str, outputs: dict[str, Tensor]) -> dict[str, Tensor]:
+def _write(folder: Path, digest: str, outputs: dict[str, Tensor]) -> dict[str, Tensor]:
     path = _place(folder, digest)
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path, "wb") as file:

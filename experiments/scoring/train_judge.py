@@ -1,14 +1,18 @@
-"""The embedded judge's training, on the embedded corpus' training split, and its cache.
+"""The embedded judge: the shipped one, and the training of others.
 
-A judge is a function of the corpus, of `JudgeTraining` and of this code: its file is named by a hash of all three,
-so that it is trained once (within a minute on 2 cores) and found again by every later run.
+The judge of the default corpus is part of this package (`experiments/scoring/judge`), so that everybody scores with the
+same weights: training depends on the processor in its last bits, which the training then amplifies. The judge of
+another corpus is trained where it is first needed, on one thread, and kept in a folder of judges.
+
+A judge is named by its recipe: what it is trained on, and how. Scene i of a split is the same in a corpus of any size,
+so the shipped judge is that of every corpus that differs from the default one in size alone.
 """
 
-import hashlib
+import contextlib
 import json
 import time
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,31 +24,35 @@ from torch.nn import functional as F
 
 from data_modules.scenes import CLASSES, EmbeddedCorpus, Scene
 from mntp.audio.log_mel import normalise
-from mntp.io.files import atomic_write
+from mntp.io.files import atomic_write, file_sha256
+from mntp.io.fingerprint import hash_json
 from mntp.io.locks import locked
 from mntp.io.progress import show_progress
 from mntp.metrics.networks.judge import Judge, JudgeOutput
 from mntp.seeding import derive_seed, make_generator
 
 SOURCE_VERSION = 1
-"""To be raised with every change of the judge's network or training: cached judges are trained anew."""
-
+"""To be raised with every change of the judge's network or training; then train the shipped judge again, too."""
+SHIPPED = Path(__file__).with_name("judge")
+"""Folder of the default corpus' judge, made by `mntp judge`."""
+SHIPPED_SHA256 = "5cbdbbb90aa56fce3501cc8a3160baa058475d8b6c85d47f60df1a5cea6a4470"
+"""Of the shipped judge's file."""
 
 _CLIPS_AT_ONCE = 64
 
 
 @dataclass(frozen=True)
 class JudgeTraining:
-    """How a judge is trained; the defaults take under a minute on 2 cores.
+    """How a judge is trained; the defaults take two to three minutes on one core.
 
     Attributes:
-        num_clips: clips taken from the front of the training split (all of it, if it holds fewer).
+        num_clips: number of training scenes, the first ones of the corpus' training split, or all of a smaller one.
         num_epochs: passes over them.
-        batch_size: clips a step; each caption is told apart from this many less one.
+        batch_size: clips per step; each clip's caption is contrasted with those of the others.
         lr: peak learning rate of AdamW, reached after a tenth of the steps and annealed to 0 by a cosine.
-        temperature: of the contrastive loss: cosines are divided by it.
-        hiss_levels: least and greatest log-mel level of the noise that a clip is heard through.
-        seed: of the initial weights, of the order of clips and of the noise.
+        temperature: of the contrastive loss, which divides the cosines by it.
+        hiss_levels: lowest and highest log-mel level of the noise that is added to a clip.
+        seed: of the initial weights, the order of clips and the noise.
     """
 
     num_clips: int = 1800
@@ -58,7 +66,7 @@ class JudgeTraining:
 
 @dataclass(frozen=True)
 class _Clips:
-    """Clips as the judge is taught: log-mel [n, frames, 64], class probabilities [n, K], n captions."""
+    """Training clips: log-mel [n, frames, 64], class probabilities [n, K], n captions."""
 
     log_mel: Tensor
     class_probs: Tensor
@@ -66,82 +74,125 @@ class _Clips:
 
 
 def judge_hash(corpus: EmbeddedCorpus, training: JudgeTraining | None = None) -> str:
-    """12 hex digits over everything that makes a judge: known before it is trained."""
-    text = json.dumps(_recipe(corpus, training or JudgeTraining()), sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
+    """Return 12 hex digits over a judge's recipe, known before it is trained."""
+    return hash_json(judge_recipe(corpus, training or JudgeTraining()))
+
+
+def judge_recipe(corpus: EmbeddedCorpus, training: JudgeTraining) -> dict[str, Any]:
+    """Everything that makes a judge, and nothing else, as plain JSON values."""
+    sizes = {f"num_{split}" for split in corpus.splits()}
+    training = replace(training, num_clips=min(training.num_clips, corpus.num_train))
+    recipe = {
+        "source_version": SOURCE_VERSION,
+        "classes": list(CLASSES),
+        "corpus": {key: value for key, value in corpus.settings().items() if key not in sizes},
+        "training": asdict(training),
+    }
+    return dict(json.loads(json.dumps(recipe)))  # lists for tuples, as in a file
 
 
 def judge_path(folder: Path, corpus: EmbeddedCorpus, training: JudgeTraining | None = None) -> Path:
-    """Where `load_or_train_judge` keeps the judge of `corpus`."""
+    """Where a folder of judges keeps the judge of `corpus`."""
     return folder / f"judge-{judge_hash(corpus, training)}.safetensors"
 
 
 def load_or_train_judge(folder: Path, corpus: EmbeddedCorpus, training: JudgeTraining | None = None) -> Judge:
-    """Load the cached judge of `corpus`, or train it and keep it in `folder`.
-
-    Beside the weights lies a JSON file for readers, with the recipe and how good the judge is on the validation
-    split.
+    """Load the judge of `corpus`: the shipped one or one in `folder`, which is trained if it is missing.
 
     Returns:
         The judge on the CPU, in `eval` mode, without gradients.
 
     Raises:
-        ValueError: the cached file is damaged or was made by another recipe.
+        ValueError: the file is damaged, or was made by another recipe.
     """
     training = training or JudgeTraining()
+    recipe = judge_recipe(corpus, training)
+    enough = replace(corpus, num_train=max(corpus.num_train, training.num_clips))
+    shipped = judge_path(SHIPPED, enough, training)
+    if shipped.exists():
+        if file_sha256(shipped) != SHIPPED_SHA256:
+            raise ValueError(f"{shipped}: not the judge that the suite ships; install the suite again")
+        return _load_judge(shipped, judge_recipe(enough, training))
     path = judge_path(folder, corpus, training)
     with locked(path):
         if not path.exists():
-            judge, quality = train_judge(corpus, training)
-            _save_judge(path, judge, _recipe(corpus, training), quality)
-    return _load_judge(path, _recipe(corpus, training))
+            save_judge(folder, corpus, training)
+    return _load_judge(path, recipe)
+
+
+def save_judge(folder: Path, corpus: EmbeddedCorpus, training: JudgeTraining | None = None) -> Path:
+    """Train a judge and write it into a folder of judges.
+
+    A JSON file beside the weights holds the recipe and the judge's quality on the validation split.
+
+    Returns:
+        The file of the weights.
+    """
+    training = training or JudgeTraining()
+    judge, quality = train_judge(corpus, training)
+    path = judge_path(folder, corpus, training)
+    _save_judge(path, judge, judge_recipe(corpus, training), quality)
+    return path
 
 
 def train_judge(corpus: EmbeddedCorpus, training: JudgeTraining) -> tuple[Judge, dict[str, float]]:
-    """Train a judge on the training split and measure it on the validation split.
+    """Train a judge on scenes of the training split, on one thread, and measure it on the validation split.
 
-    Deterministic given `training.seed`, on one machine and number of threads.
+    The same recipe gives the same bits on any number of threads, but not on every kind of processor.
 
     Returns:
         The judge in `eval` mode, and its quality as `measure_judge` reports it, with the seconds it took.
     """
     start = time.monotonic()
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive_seed(training.seed, "judge weights"))
-        judge = Judge(CLASSES)
-    num_clips = min(training.num_clips, corpus.splits()["train"])
-    clips = _hear(judge, corpus, "train", num_clips)
-    synthesised = time.monotonic()
-    _fit(judge, clips, training)
-    trained = time.monotonic()
-    quality = measure_judge(judge, corpus, "val")
+    with _one_thread():
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive_seed(training.seed, "judge weights"))
+            judge = Judge(CLASSES)
+        clips = _clips(judge, corpus, "train", min(training.num_clips, corpus.num_train))
+        synthesised = time.monotonic()
+        _fit(judge, clips, training)
+        trained = time.monotonic()
+        quality = measure_judge(judge, corpus, "val")
     seconds = {"synthesis_seconds": synthesised - start, "fit_seconds": trained - synthesised}
     return judge, {**quality, **seconds}
 
 
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """Deterministic kernels on one thread: sums over several threads are added in another order."""
+    num_threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    torch.set_num_threads(1)
+    torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(num_threads)
+        torch.use_deterministic_algorithms(deterministic)
+
+
 @torch.no_grad()
 def measure_judge(judge: Judge, corpus: EmbeddedCorpus, split: str) -> dict[str, float]:
-    """Measure how well a judge hears a split that it wasn't trained on.
+    """Measure a judge on a split that it wasn't trained on.
 
     Returns:
-        `<split>_clips`: their number n.
-        `<split>_class_accuracy`: how often the likeliest class sounds in the clip.
-        `<split>_class_set_accuracy`: how often the k likeliest classes are exactly the k that sound.
-        `<split>_retrieval_accuracy`: how often a clip's caption is the nearest among those of all n clips.
+        `<split>_clips`: number of clips n.
+        `<split>_class_accuracy`: share of clips whose most probable class is present.
+        `<split>_class_set_accuracy`: share of clips with k classes whose k most probable classes are these.
+        `<split>_retrieval_accuracy`: share of clips whose own caption is the nearest among all n captions.
         `<split>_text_judge`: mean cosine similarity of clips and their captions.
-        `<split>_text_judge_shuffled`: the same with each clip's caption taken from its neighbour.
+        `<split>_text_judge_shuffled`: the same with each clip's caption taken from the next clip.
     """
-    clips = _hear(judge, corpus, split, corpus.splits()[split])
-    heard, text = judge.listen(clips.log_mel), judge.embed_text(clips.captions)
+    clips = _clips(judge, corpus, split, corpus.splits()[split])
+    found, text = judge.embed_log_mel(clips.log_mel), judge.embed_text(clips.captions)
     present = clips.class_probs > 0
-    ranks = heard.log_probs.argsort(dim=1, descending=True).argsort(dim=1)
+    ranks = found.log_probs.argsort(dim=1, descending=True).argsort(dim=1)
     chosen = ranks < present.sum(dim=1, keepdim=True)
-    similarity = heard.audio_embedding @ text.T
+    similarity = found.audio_embedding @ text.T
     ids = _caption_ids(clips.captions)
     n = len(clips.captions)
     return {
         f"{split}_clips": n,
-        f"{split}_class_accuracy": present.gather(1, heard.log_probs.argmax(1)[:, None]).float().mean().item(),
+        f"{split}_class_accuracy": present.gather(1, found.log_probs.argmax(1)[:, None]).float().mean().item(),
         f"{split}_class_set_accuracy": (chosen == present).all(dim=1).float().mean().item(),
         f"{split}_retrieval_accuracy": (ids[similarity.argmax(1)] == ids).float().mean().item(),
         f"{split}_text_judge": similarity.diagonal().mean().item(),
@@ -161,9 +212,9 @@ def _fit(judge: Judge, clips: _Clips, training: JudgeTraining) -> None:
     judge.train()
     for rows in show_progress(batches, "Training the judge (steps)", len(batches)):
         captions = [clips.captions[row] for row in rows.tolist()]
-        heard = judge.listen(add_hiss(clips.log_mel[rows], training.hiss_levels, generator))
-        loss = -(clips.class_probs[rows] * heard.log_probs).sum(1).mean()
-        loss = loss + contrastive_loss(heard, judge.embed_text(captions), captions, training.temperature)
+        found = judge.embed_log_mel(add_hiss(clips.log_mel[rows], training.hiss_levels, generator))
+        loss = -(clips.class_probs[rows] * found.log_probs).sum(1).mean()
+        loss = loss + contrastive_loss(found, judge.embed_text(captions), captions, training.temperature)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -172,10 +223,10 @@ def _fit(judge: Judge, clips: _Clips, training: JudgeTraining) -> None:
 
 
 def add_hiss(log_mel: Tensor, levels: tuple[float, float], generator: torch.Generator) -> Tensor:
-    """Put each clip of log_mel [B, frames, 64] into noise of its own level and tilt, from inaudible to plain.
+    """Add noise of a random level and spectral tilt to each clip of log_mel [B, frames, 64].
 
-    Without it a trace of noise in the pauses, where the corpus is perfectly silent, would take a clip as far from
-    home as pure noise does: everything generated would score alike.
+    Without it the judge learns the corpus' own faint noise floor: a little more noise in the pauses then moves a clip's
+    features as far as pure noise does, and all generated clips score alike.
     """
     shape = (len(log_mel), 1, 1)
     level = torch.empty(shape).uniform_(*levels, generator=generator)
@@ -184,16 +235,16 @@ def add_hiss(log_mel: Tensor, levels: tuple[float, float], generator: torch.Gene
     return (log_mel.exp() + gain * torch.rand(log_mel.shape, generator=generator)).log()
 
 
-def contrastive_loss(heard: JudgeOutput, text: Tensor, captions: list[str], temperature: float) -> Tensor:
+def contrastive_loss(output: JudgeOutput, text: Tensor, captions: list[str], temperature: float) -> Tensor:
     """InfoNCE in both directions, in nats; clips with the same caption share the target evenly.
 
     Args:
-        heard: B clips.
+        output: the judge's, for B clips.
         text: [B, E] embeddings of their captions.
-        captions: the captions themselves, which tell what is the same.
+        captions: the captions, to find equal ones.
         temperature: divides the cosine similarities.
     """
-    logits = heard.audio_embedding @ text.T / temperature
+    logits = output.audio_embedding @ text.T / temperature
     ids = _caption_ids(captions)
     same = (ids[:, None] == ids).to(logits)
     target = same / same.sum(dim=1, keepdim=True)
@@ -212,8 +263,8 @@ def _batches(num_clips: int, training: JudgeTraining, epoch: int) -> Iterable[Te
 
 
 @torch.no_grad()
-def _hear(judge: Judge, corpus: EmbeddedCorpus, split: str, num_clips: int) -> _Clips:
-    """Synthesise the first clips of a split and analyse them, as 16-bit files at the front end's level would be."""
+def _clips(judge: Judge, corpus: EmbeddedCorpus, split: str, num_clips: int) -> _Clips:
+    """Synthesise the first clips of a split, normalise them, round them to 16 bits and analyse them."""
     scenes: list[Scene] = []
     log_mel: list[Tensor] = []
     batches = torch.arange(num_clips).split(_CLIPS_AT_ONCE)
@@ -230,36 +281,28 @@ def _class_probs(present: tuple[str, ...], classes: tuple[str, ...]) -> Tensor:
     return torch.tensor([name in present for name in classes]) / len(present)
 
 
-def _recipe(corpus: EmbeddedCorpus, training: JudgeTraining) -> dict[str, Any]:
-    return {
-        "source_version": SOURCE_VERSION,
-        "classes": list(CLASSES),
-        "corpus": corpus.settings(),
-        "training": asdict(training),
-    }
-
-
 def _save_judge(path: Path, judge: Judge, recipe: dict[str, Any], quality: dict[str, float]) -> None:
-    """Write the readers' JSON, then the weights: whoever finds the weights finds both."""
-    report = {"fingerprint": judge.fingerprint(), "recipe": recipe, "quality": quality}
+    """Write the JSON file, then the weights: where there are weights, there are both."""
+    report = {"weights": judge.weights_hash(), "recipe": recipe, "quality": quality}
     with atomic_write(path.with_suffix(".json")) as file:
         json.dump(report, file, indent=2)
-    metadata = {"fingerprint": judge.fingerprint(), "recipe": json.dumps(recipe, sort_keys=True)}
+    # One entry, because safetensors writes several in any order, and equal judges shall be equal files.
+    about = json.dumps({"weights": judge.weights_hash(), "recipe": recipe}, sort_keys=True)
     with atomic_write(path, "wb") as file:
-        file.write(save(judge.state_dict(), metadata))
+        file.write(save(judge.state_dict(), {"judge": about}))
 
 
 def _load_judge(path: Path, recipe: dict[str, Any]) -> Judge:
     judge = Judge(recipe["classes"])
     try:
         with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
+            about = json.loads((file.metadata() or {}).get("judge", "{}"))
         judge.load_state_dict(load_file(path))
     except (SafetensorError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"{path}: not a readable judge ({reason}); delete it, and it is trained again") from error
-    if metadata.get("recipe") != json.dumps(recipe, sort_keys=True):
+    if about.get("recipe") != recipe:
         raise ValueError(f"{path}: made by another recipe than its name says; delete it, and it is trained again")
-    if metadata.get("fingerprint") != judge.fingerprint():
+    if about.get("weights") != judge.weights_hash():
         raise ValueError(f"{path}: its weights were altered; delete it, and it is trained again")
     return judge.eval().requires_grad_(False)

@@ -1,1 +1,1 @@
-"""What the scores compute: distances, divergences and intervals over what judge networks hear; and the networks."""
+"""What the scores compute: distances, divergences and intervals over embeddings of networks; and the networks."""

@@ -20,7 +20,7 @@ from mntp.metrics.networks.base import AudioNetwork
 from mntp.metrics.networks.clap import ClapScorer
 from mntp.metrics.networks.cnn14 import Cnn14
 from mntp.metrics.networks.vggish import VGGish
-from mntp.metrics.score_sets import Heard, ScoreSet, frechet, inception, similarity
+from mntp.metrics.score_sets import Embeddings, ScoreSet, frechet, inception, similarity
 
 KL_EPSILON = 1e-6
 NUM_SPLITS = 10
@@ -49,15 +49,20 @@ class ToolkitScores(ScoreSet):
         networks: dict[str, AudioNetwork] = {"cnn14": self.cnn14, "vggish": self.vggish}
         return networks if self.clap is None else {**networks, "clap": self.clap}
 
+    def inputs(self, score: str) -> tuple[str, ...]:
+        """FAD rests on VGGish, the CLAP score on CLAP and captions, all others on Cnn14."""
+        network = "vggish" if score.startswith("fad") else "clap" if score in self.text_scores else "cnn14"
+        return (network, "captions") if score in self.text_scores else (network,)
+
     def embed_text(self, captions: list[str]) -> Tensor:
         """By CLAP's text branch."""
         assert self.clap is not None
         return self.clap.embed_text(captions).cpu()
 
-    def compute(self, reference: Heard, generated: Heard, text: Tensor | None) -> dict[str, Score]:
+    def compute(self, reference: Embeddings, generated: Embeddings, text: Tensor | None) -> dict[str, Score]:
         """See the class; the toolkit's own order of rows decides the ten splits of the inception score."""
-        logits_ref, logits_gen = (torch.stack(heard["logits"]).double() for heard in (reference, generated))
-        features_ref, features_gen = (torch.stack(heard["features"]).double() for heard in (reference, generated))
+        logits_ref, logits_gen = (torch.stack(outputs["logits"]).double() for outputs in (reference, generated))
+        features_ref, features_gen = (torch.stack(outputs["features"]).double() for outputs in (reference, generated))
         # The constant stands inside the generated logarithm only, and nothing is renormalised: identical sets
         # give a little less than 0.
         log_p_gen = (logits_gen.softmax(-1) + KL_EPSILON).log()

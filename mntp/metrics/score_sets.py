@@ -1,11 +1,9 @@
-"""Scores with their spread over clips, from what networks heard in references and generated clips.
+"""Scores with their spread over clips, from embeddings of references and generated clips.
 
-A *score set* names the networks that listen and defines the scores over their outputs. Numbers of different score sets
-are different quantities and have different names.
+A *score set* names the networks that embed clips and defines the scores over their outputs. Numbers of different score
+sets are different quantities and have different names.
 """
 
-import hashlib
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import ClassVar
@@ -15,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from mntp.io.code_digest import code_digest
+from mntp.io.fingerprint import hash_json
 from mntp.metrics.divergence import kl_divergences
 from mntp.metrics.frechet import distances_without_each_clip, frechet_distance
 from mntp.metrics.inception import inception_score, scores_without_each_clip
@@ -24,14 +24,14 @@ from mntp.metrics.networks.base import AudioNetwork
 from mntp.metrics.networks.judge import Judge
 from mntp.metrics.vendi import vendi_score
 
-Heard = dict[str, list[Tensor]]
+Embeddings = dict[str, list[Tensor]]
 """Output of a network -> one tensor a clip, clip i of the reference set being the partner of generated clip i."""
 ORDER_SEED = 2020
 """Of the order in which clips are dealt to the splits of an inception score, as in the AudioLDM toolkit."""
 
 
 class ScoreSet(ABC):
-    """Which networks hear the clips, and what is computed from what they heard.
+    """Which networks embed the clips, and what is computed from their embeddings.
 
     Attributes:
         kind: how the set is asked for.
@@ -48,19 +48,19 @@ class ScoreSet(ABC):
     @property
     @abstractmethod
     def networks(self) -> dict[str, AudioNetwork]:
-        """The networks that listen, by name."""
+        """The networks that embed clips, by name."""
 
     @abstractmethod
     def embed_text(self, captions: list[str]) -> Tensor:
         """Captions as unit vectors [n, E], in one space with the output `audio_embedding`."""
 
     @abstractmethod
-    def compute(self, reference: Heard, generated: Heard, text: Tensor | None) -> dict[str, Score]:
+    def compute(self, reference: Embeddings, generated: Embeddings, text: Tensor | None) -> dict[str, Score]:
         """Compute all scores; those on captions only where `text` [n, E] is given.
 
         Args:
-            reference: what the networks heard in the n reference clips.
-            generated: what they heard in their n partners.
+            reference: embeddings of the n reference clips.
+            generated: embeddings of their n partners.
             text: embedded captions of the generated clips.
 
         Raises:
@@ -76,23 +76,24 @@ class ScoreSet(ABC):
             "rough, and small differences say little"
         ]
 
-    def fingerprints(self) -> dict[str, str]:
-        """The networks' fingerprints by name."""
-        return {name: network.fingerprint() for name, network in self.networks.items()}
+    def inputs(self, score: str) -> tuple[str, ...]:
+        """What a score rests on: names of networks, and `captions`."""
+        return (*self.networks, *(("captions",) if score in self.text_scores else ()))
+
+    def definition(self) -> str:
+        """Return 12 hex digits over the code that computes the scores from embeddings."""
+        return code_digest([type(self)], without=[ScoreSet, code_digest])
 
     def describe(self) -> dict[str, dict[str, str]]:
-        """The networks by name, for readers: fingerprint and front end."""
+        """The networks by name: fingerprint and feature version."""
         return {
-            name: {"fingerprint": network.fingerprint(), "front_end": network.front_end}
+            name: {"fingerprint": network.fingerprint(), "feature_version": network.feature_version}
             for name, network in self.networks.items()
         }
 
     def fingerprint(self) -> str:
-        """12 hex digits: equal only for score sets that score alike; that of a network that stands alone."""
-        fingerprints = self.fingerprints()
-        if len(fingerprints) == 1:
-            return next(iter(fingerprints.values()))
-        return hashlib.sha256(json.dumps([self.kind, fingerprints], sort_keys=True).encode()).hexdigest()[:12]
+        """Return 12 hex digits over networks and definitions: equal only for score sets that score alike."""
+        return hash_json([self.kind, self.describe(), self.definition()])
 
     def to(self, device: str) -> None:
         """Move the networks."""
@@ -140,10 +141,10 @@ class EmbeddedScores(ScoreSet):
         with torch.no_grad():
             return self.judge.embed_text(captions).cpu()
 
-    def compute(self, reference: Heard, generated: Heard, text: Tensor | None) -> dict[str, Score]:
+    def compute(self, reference: Embeddings, generated: Embeddings, text: Tensor | None) -> dict[str, Score]:
         """See the class."""
-        log_p_ref, log_p_gen = (torch.stack(heard["log_probs"]) for heard in (reference, generated))
-        features_ref, features_gen = (torch.stack(heard["features"]) for heard in (reference, generated))
+        log_p_ref, log_p_gen = (torch.stack(outputs["log_probs"]) for outputs in (reference, generated))
+        features_ref, features_gen = (torch.stack(outputs["features"]) for outputs in (reference, generated))
         raw, unbiased = frechet(reference["features"], generated["features"])
         scores = {
             "fd_judge": unbiased,

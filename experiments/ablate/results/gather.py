@@ -73,7 +73,7 @@ def show_tables(folder: Path, console: Console) -> None:
 
 def _check_scored_as_planned(result: Result, plan: Plan) -> None:
     """A finished row's `metrics.json` must say that it was scored as planned: rows of a table are scored alike."""
-    found = result.state.metrics.get("scoring_hash")
+    found = result.state.metrics.get("plan_scoring_hash")
     expected = scoring_hash(plan.protocols[result.cell.protocol_hash])
     if result.state.state == DONE and found != expected:
         raise ValueError(

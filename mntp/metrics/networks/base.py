@@ -1,4 +1,4 @@
-"""What a network that hears clips is: its way of reading files, its outputs by name, its fingerprint."""
+"""The interface of a network that embeds clips: how it reads files, its outputs by name, its fingerprint."""
 
 from abc import ABC, abstractmethod
 from pathlib import Path
@@ -6,24 +6,25 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
+from mntp.io.code_digest import code_digest
 from mntp.io.fingerprint import hash_weights
 from mntp.pretrained.precision import float32
 
 
 class AudioNetwork(nn.Module, ABC):
-    """A frozen network that hears clips: one result per clip, whatever else is in the batch.
+    """A frozen network that embeds clips; the result of a clip doesn't depend on the others of its batch.
 
-    A batch holds clips of equal length; padding to a common length would be heard. Call it in `eval` mode.
+    A batch holds clips of equal length, because padding would change their embeddings. Call it in `eval` mode.
 
     Attributes:
-        sample_rate: in Hz, of what `read` gives and `forward` takes.
-        outputs: names of the tensors that `forward` gives.
-        front_end: a name of the definition that `read` and the analysis follow; renamed when either changes.
+        sample_rate: in Hz, of what `read` returns and `forward` takes.
+        outputs: names of the tensors that `forward` returns.
+        feature_version: a short description of how files are read and analysed, for readers.
     """
 
     sample_rate: int
     outputs: ClassVar[tuple[str, ...]]
-    front_end: str
+    feature_version: str
 
     @abstractmethod
     def read(self, path: Path) -> Tensor:
@@ -34,11 +35,11 @@ class AudioNetwork(nn.Module, ABC):
         """
 
     @abstractmethod
-    def hear(self, waveform: Tensor) -> dict[str, Tensor]:
-        """`forward` without its care for precision."""
+    def embed(self, waveform: Tensor) -> dict[str, Tensor]:
+        """Compute what `forward` returns, in whatever precision is set."""
 
     def forward(self, waveform: Tensor) -> dict[str, Tensor]:
-        """Hear clips, without gradients and in exact float32.
+        """Embed clips, without gradients and in exact float32.
 
         Args:
             waveform: [B, samples] float32 at `sample_rate`.
@@ -48,8 +49,12 @@ class AudioNetwork(nn.Module, ABC):
         """
         assert not self.training, "clips of a batch would influence each other: call eval() first"
         with float32():
-            return self.hear(waveform)
+            return self.embed(waveform)
 
     def fingerprint(self) -> str:
-        """12 hex digits over class, front end and weights: equal only for networks that hear alike."""
-        return hash_weights(self, f"{type(self).__name__} {self.front_end}")
+        """Return 12 hex digits over weights, `feature_version` and code: the key of its embeddings in a cache."""
+        return hash_weights(self, f"{type(self).__name__} {self.feature_version} {self.code()}")
+
+    def code(self) -> str:
+        """Return 12 hex digits over the code that turns a file into embeddings."""
+        return code_digest([type(self)], without=[code_digest, hash_weights])

@@ -40,7 +40,7 @@ class ClapScorer(AudioNetwork):
 
     sample_rate = 48_000
     outputs: ClassVar[tuple[str, ...]] = ("audio_embedding",)
-    front_end = "toolkit 32000 then 48000, first 10 s, PANNs log-mel, v1"
+    feature_version = "toolkit 32000 then 48000, first 10 s, PANNs log-mel, v1"
 
     def __init__(self, model: "ClapModel", tokenizer: "PreTrainedTokenizerBase") -> None:
         super().__init__()
@@ -64,14 +64,14 @@ class ClapScorer(AudioNetwork):
         return cls(model, load_text_tokenizer(tokenizer, text.vocab_size)).eval()
 
     def fingerprint(self) -> str:
-        """12 hex digits over class, front end, weights and text tokenizer: equal only for networks that score alike."""
+        """Return 12 hex digits over weights, code and text tokenizer: equal only for networks that score alike."""
         return hash_text(json.dumps([super().fingerprint(), tokenizer_facts(self.tokenizer)]))
 
     def read(self, path: Path) -> Tensor:
         """As the toolkit: `read_clip` at 32 kHz, resampled to 48 kHz, cut after 10 s."""
         return resample(read_clip(path, TOOLKIT_RATE), TOOLKIT_RATE, self.sample_rate)[:NUM_SAMPLES]
 
-    def hear(self, waveform: Tensor) -> dict[str, Tensor]:
+    def embed(self, waveform: Tensor) -> dict[str, Tensor]:
         """Embed the first 10 s of waveform [B, samples]."""
         log_mel = self.log_mel(waveform[:, :NUM_SAMPLES])
         pooled = self.model.audio_model(input_features=log_mel).pooler_output

@@ -23,7 +23,7 @@ _FILTER_TOLERANCE = 1e-6  # float32 against float64; the filters' peaks lie betw
 class Cnn14(AudioNetwork):
     """Twelve convolutions over log-mel decibels, for FD, KL, IS and KID.
 
-    `features` [B, 2048] are those behind the first linear layer's ReLU, `logits` [B, 527] AudioSet's classes before
+    `features` [B, 2048] are the first linear layer's after its ReLU, `logits` [B, 527] AudioSet's classes before
     any sigmoid or softmax. The variants for 16 and 32 kHz give different numbers: the toolkit's scores are those at
     16 kHz.
 
@@ -43,7 +43,7 @@ class Cnn14(AudioNetwork):
         if sample_rate not in FRONT_ENDS:
             raise ValueError(f"Cnn14 is trained for {' or '.join(map(str, FRONT_ENDS))} Hz, got {sample_rate}")
         self.sample_rate = sample_rate
-        self.front_end = f"toolkit {sample_rate}, PANNs log-mel, v1"
+        self.feature_version = f"toolkit {sample_rate}, PANNs log-mel, v1"
         self.log_mel = DecibelMel(sample_rate, *FRONT_ENDS[sample_rate])
         self.bn0 = nn.BatchNorm2d(NUM_MELS)
         self.conv_block1 = ConvBlock(1, width)
@@ -90,7 +90,7 @@ class Cnn14(AudioNetwork):
         """As the toolkit at this network's rate (`read_clip`)."""
         return read_clip(path, self.sample_rate)
 
-    def hear(self, waveform: Tensor) -> dict[str, Tensor]:
+    def embed(self, waveform: Tensor) -> dict[str, Tensor]:
         """Tag waveform [B, samples], at least 32 frames long."""
         bands = self.bn0(self.log_mel(waveform).transpose(1, 3)).transpose(1, 3)
         for block in (self.conv_block1, self.conv_block2, self.conv_block3, self.conv_block4, self.conv_block5):

@@ -1,7 +1,7 @@
-"""The embedded judge: a small network that hears a clip's classes and how well a caption fits it.
+"""The embedded judge: a small network that classifies clips and tells how well a caption fits one.
 
-It stands where VGGish, Cnn14 and CLAP stand in the paper, for machines without their weights, and its scores carry
-their own names (`fd_judge`, `kl_judge`, `is_judge`, `text_judge`). It knows only the corpus that it was trained on
+It takes the place of VGGish, Cnn14 and CLAP on machines without their weights, and its scores have
+names of their own (`fd_judge`, `kl_judge`, `is_judge`, `text_judge`). It knows only the corpus that it was trained on
 (see `experiments/scoring/train_judge.py`): on other sound its scores are out of domain.
 """
 
@@ -26,7 +26,7 @@ from mntp.text.hashed import HashedText
 
 
 class JudgeOutput(NamedTuple):
-    """What the judge hears in a batch of clips.
+    """The judge's outputs for a batch of clips.
 
     Attributes:
         features: [B, F] float32, for Frechet distances.
@@ -42,8 +42,8 @@ class JudgeOutput(NamedTuple):
 class Judge(AudioNetwork):
     """Convolutions over the log-mel of the normalised waveform, pooled over time; a GRU over a caption's words.
 
-    Blind to absolute level, because it normalises what it hears as the tokenizers' front end does. Clips of one
-    batch don't influence each other in `eval` mode.
+    Absolute level doesn't matter, because the judge normalises clips as the tokenizers do. Clips of one batch don't
+    influence each other in `eval` mode.
 
     Args:
         classes: names of the K classes.
@@ -53,7 +53,7 @@ class Judge(AudioNetwork):
 
     sample_rate = SAMPLE_RATE
     outputs: ClassVar[tuple[str, ...]] = JudgeOutput._fields
-    front_end = "first channel, normalised, AudioLDM log-mel"
+    feature_version = "first channel, normalised, AudioLDM log-mel"
     min_samples = 10_240
     """0.64 s at 16 kHz; shorter clips are filled with silence."""
 
@@ -71,17 +71,17 @@ class Judge(AudioNetwork):
         """The first channel, at 16 kHz."""
         return read_audio(path, self.sample_rate)
 
-    def hear(self, waveform: Tensor) -> dict[str, Tensor]:
-        """Listen to waveform [B, samples], of any length and level."""
-        return self.listen(self.spectrogram(waveform))._asdict()
+    def embed(self, waveform: Tensor) -> dict[str, Tensor]:
+        """Embed waveform [B, samples], of any length and level."""
+        return self.embed_log_mel(self.spectrogram(waveform))._asdict()
 
     def spectrogram(self, waveform: Tensor) -> Tensor:
         """Log-mel [B, frames, 64] of the normalised waveform [B, samples], filled up to whole frames."""
         whole_frames = math.ceil(waveform.shape[-1] / HOP) * HOP
         return self.log_mel(fit_length(normalise(waveform), max(whole_frames, self.min_samples)))
 
-    def listen(self, log_mel: Tensor) -> JudgeOutput:
-        """Judge clips from `spectrogram`'s log-mel [B, frames, 64]."""
+    def embed_log_mel(self, log_mel: Tensor) -> JudgeOutput:
+        """Embed clips from `spectrogram`'s log-mel [B, frames, 64]."""
         features = self.audio_tower(log_mel)
         return JudgeOutput(
             features=features,
@@ -105,8 +105,8 @@ class Judge(AudioNetwork):
             "num_embedding": self.num_embedding,
         }
 
-    def fingerprint(self) -> str:
-        """12 hex digits over settings and weights: equal only for judges that score alike."""
+    def weights_hash(self) -> str:
+        """Return 12 hex digits over settings and weights, whatever the code does with them."""
         return hash_weights(self, json.dumps(self.settings(), sort_keys=True))
 
 
@@ -135,7 +135,7 @@ class AudioTower(nn.Module):
         # From [-11.5, 5] to about [-1.3, 2]: a constant, so that silence looks the same in every clip.
         image = self.image((log_mel[:, None] + 5) / 5)
         sequence = self.sequence(rearrange(image, "b c t f -> b (c f) t"))
-        # The mean along a ramp tells early from late: pooling alone can't hear "then".
+        # The mean along a ramp tells early from late, which plain pooling can't.
         ramp = torch.linspace(-1, 1, sequence.shape[-1], device=sequence.device)
         pooled = [sequence.mean(-1), sequence.amax(-1), (sequence * ramp).mean(-1)]
         return self.project(torch.cat(pooled, dim=-1))

@@ -26,7 +26,7 @@ class VGGish(AudioNetwork):
 
     sample_rate = 16_000
     outputs: ClassVar[tuple[str, ...]] = ("patches",)
-    front_end = "toolkit 16000, VGGish log-mel, v1"
+    feature_version = "toolkit 16000, VGGish log-mel, v1"
 
     def __init__(self, width: int = 64, num_hidden: int = 4096) -> None:
         super().__init__()
@@ -66,7 +66,7 @@ class VGGish(AudioNetwork):
         """As the toolkit at 16 kHz (`read_clip`)."""
         return read_clip(path, self.sample_rate)
 
-    def hear(self, waveform: Tensor) -> dict[str, Tensor]:
+    def embed(self, waveform: Tensor) -> dict[str, Tensor]:
         """Embed every whole patch of 0.96 s of waveform [B, samples]."""
         patches = self.log_mel(waveform)
         maps = self.features(rearrange(patches, "b p t f -> (b p) 1 t f"))

@@ -44,7 +44,7 @@ def main(run_dir: Path, protocol: str) -> int:
         scoring = run_dir / "evals" / protocol
         metrics = {"fd_judge": 2.0, "kl_judge": 0.5, "is_judge": 3.0, "text_judge": 0.4, "num_clips": 4}
         rules = json.loads((scoring / "protocol.json").read_text())
-        write(scoring / "metrics.json", metrics | {"scoring_hash": scoring_hash(rules)})
+        write(scoring / "metrics.json", metrics | {"plan_scoring_hash": scoring_hash(rules)})
     return 0
 
 

@@ -44,7 +44,7 @@ def finish(item: PlannedCell, metrics: dict[str, Any], **about: Any) -> None:
 def scores(fd: float, loss: float | None, **more: Any) -> dict[str, Any]:
     ntp = {} if loss is None else {"ntp_loss": loss}
     values = {"fd_judge": fd, "kl_judge": 0.5, "is_judge": 3.25, "text_judge": 0.4, "num_clips": 64, "coverage": 0.5}
-    return {**values, "scoring_hash": scoring_hash(RULES), **ntp, **more}
+    return {**values, "plan_scoring_hash": scoring_hash(RULES), **ntp, **more}
 
 
 def plan_of(*cells: PlannedCell, judge: str = "embedded", **tables: PlannedTable) -> Plan:

@@ -22,7 +22,7 @@ SCORES = {"fd", "kad", "fad", "fad_jackknife", "kl", "is", "kid", "clap"}
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """References, generated sounds, captions, and the toolkit with tiny networks."""
-    monkeypatch.setattr(experiments.commands.evaluate, "load_score_set", lambda *_, text: tiny_toolkit(with_clap=text))
+    monkeypatch.setattr(experiments.commands.evaluate, "load_score_set", lambda *_, text, **__: tiny_toolkit(text))
     write_sounds(tmp_path / "reference", NUM_CLIPS)
     write_sounds(tmp_path / "generated", NUM_CLIPS, seed=1)
     texts = {f"{i:03d}.wav": [f"caption {i} of {'x' * j}" for j in range(1, 4)] for i in range(NUM_CLIPS)}
@@ -51,7 +51,9 @@ def test_the_file_says_what_was_scored_and_how(folder: Path, capsys: pytest.Capt
     assert not metrics["out_of_domain"]  # said of the embedded judge alone
     assert metrics["protocol"]["generation"] == {"model": "ours", "guidance": 7.0}
     scoring = metrics["protocol"]["scoring"]
-    assert set(scoring["networks"]) == {"cnn14", "vggish", "clap"} and scoring["caption_choice"] == "seed 0"
+    assert set(scoring["networks"]) == {"cnn14", "vggish", "clap"}
+    assert scoring["inputs"]["fd"] == ["cnn14"] and scoring["inputs"]["clap"] == ["clap", "captions"]
+    assert metrics["health"] == {"faults": [], "reference_seconds": [0.25, 0.25], "generated_seconds": [0.25, 0.25]}
     assert {"commit", "dirty", "versions", "host"} <= set(metrics["provenance"])
     replicates = read_replicates(replicates_path(folder / "out" / "metrics.json"))
     # Raw distances aren't compared, and ten splits of 12 clips are too few to leave one out.
@@ -97,14 +99,15 @@ def test_references_captions_and_networks_are_the_yardstick(folder: Path) -> Non
     assert run(folder)["scoring_hash"] != first["scoring_hash"]
 
 
-def test_generation_is_in_the_protocol_alone_and_sounds_in_neither(folder: Path) -> None:
+def test_generated_sounds_and_how_they_were_made_are_in_the_protocol_alone(folder: Path) -> None:
     first = run(folder)
     write_sound(folder / "generated" / "003.wav", seed=99)
     other = run(folder)
-    assert hashes(other) == hashes(first) and other["kl"] != first["kl"]
+    assert other["scoring_hash"] == first["scoring_hash"] and other["kl"] != first["kl"]
     (folder / "generated" / "generation.json").write_text('{"guidance": 3.0}')
     third = run(folder)
-    assert third["scoring_hash"] == first["scoring_hash"] and third["protocol_hash"] != first["protocol_hash"]
+    assert third["scoring_hash"] == first["scoring_hash"]
+    assert len({metrics["protocol_hash"] for metrics in (first, other, third)}) == 3
 
 
 def test_unequal_sets_are_refused_or_scored_with_their_coverage(
@@ -113,10 +116,10 @@ def test_unequal_sets_are_refused_or_scored_with_their_coverage(
     whole = run(folder)
     for i in (4, 7):
         (folder / "generated" / f"{i:03d}.wav").unlink()
-    with pytest.raises(ValueError, match=r"generated lacks 2 files .*\(004\.wav, 007\.wav\).*--allow-partial"):
+    with pytest.raises(ValueError, match=r"generated lacks 2 of the clips .*\(004, 007\).*--allow_partial"):
         run(folder)
     metrics = run(folder, allow_partial=True)
-    assert metrics["coverage"] == 10 / 12 and metrics["missing"] == ["004.wav", "007.wav"]
+    assert metrics["coverage"] == 10 / 12 and metrics["missing"] == ["004", "007"]
     assert metrics["num_clips"] == 10 and metrics["scoring_hash"] != whole["scoring_hash"]
     assert "coverage 83.3%: 2 references have no partner" in capsys.readouterr().out
 
@@ -124,7 +127,7 @@ def test_unequal_sets_are_refused_or_scored_with_their_coverage(
 def test_a_folder_of_one_file_or_none(folder: Path) -> None:
     for path in list((folder / "generated").iterdir())[1:]:
         path.unlink()
-    with pytest.raises(ValueError, match="generated: holds 1 WAV or FLAC files; a Frechet distance needs at least 2"):
+    with pytest.raises(ValueError, match="generated: holds 1 WAV or FLAC files; expected a folder of at least 2"):
         run(folder)
     shutil.rmtree(folder / "reference")
     (folder / "reference").mkdir()
@@ -145,6 +148,8 @@ def test_every_unusable_file_is_named_and_nothing_is_written(folder: Path) -> No
     [
         ({"batch_size": 0}, "--batch_size: got 0, expected at least 1"),
         ({"reference": None}, "expected --reference DIR and --generated DIR"),
+        ({"any_weights": True}, "--any_weights: the embedded judge is part of the suite"),
+        ({"judge_of": Path("tests")}, r"tests: neither a run \(config\.yaml\) nor a store \(index\.json\)"),
     ],
 )
 def test_options_that_mean_nothing(folder: Path, options: dict[str, Any], message: str) -> None:
@@ -153,7 +158,7 @@ def test_options_that_mean_nothing(folder: Path, options: dict[str, Any], messag
 
 
 @pytest.mark.parametrize("content", ["{", "[1]"])
-def test_a_generation_file_that_is_no_object_is_refused_before_anything_is_heard(folder: Path, content: str) -> None:
+def test_a_generation_file_that_is_no_object_is_refused_before_anything_is_embedded(folder: Path, content: str) -> None:
     (folder / "generated" / "generation.json").write_text(content)
     with pytest.raises(ValueError, match=r"generated/generation\.json: "):
         run(folder)
@@ -161,7 +166,7 @@ def test_a_generation_file_that_is_no_object_is_refused_before_anything_is_heard
 
 
 def test_missing_weights_are_named_with_source_licence_size_and_command(tmp_path: Path) -> None:
-    write_sounds(tmp_path / "a", 2)
+    write_sounds(tmp_path / "a", 10)
     with pytest.raises(ValueError, match="missing") as error:
         evaluate(tmp_path / "a", tmp_path / "a", judge="audioldm", weights=tmp_path / "weights", judges=tmp_path / "j")
     for part in ("Cnn14_16k", "358.7 MB", "CC BY 4.0", "https://zenodo.org/", "mntp weights fetch cnn14_16k --folder"):

@@ -103,9 +103,26 @@ def test_a_file_of_prompts_in_batches(model: Path, tmp_path: Path, capsys: pytes
     assert {soundfile.info(tmp_path / "a" / row["file"]).frames for row in rows} == {5120}
     table = prompts(tmp_path, 'id,caption\n1,rain\n2,wind\n3,"a bell, far away"\n4,rain\n5,bells\n', "prompts.csv")
     mntp(f"generate --prompts {table} --ckpt {model} --out {tmp_path / 'b'} --batch-size 5 --seconds 0.32")
-    for row in rows:  # in other batches the same, up to the last bits
-        one, other = (read_audio(tmp_path / folder / row["file"]) for folder in "ab")
-        assert_alike(one, other)
+    assert [row["file"] for row in rows_of(tmp_path / "b" / "clips.csv")] == [f"{number}.wav" for number in range(1, 6)]
+    for number, row in enumerate(rows, start=1):  # in other batches the same, up to the last bits
+        assert_alike(read_audio(tmp_path / "a" / row["file"]), read_audio(tmp_path / "b" / f"{number}.wav"))
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "names"),
+    [
+        ("a.csv", "file,caption\naudio/x 1.flac,rain\ny.v2.wav,wind\n", ["x 1.wav", "y.v2.wav"]),
+        ("a.csv", "id,caption,file\n7,rain,x.wav\n8,wind,y.wav\n9, ,z.wav\n", ["x.wav", "y.wav"]),
+        ("a.csv", "caption\nrain\nwind\n", ["000-rain.wav", "001-wind.wav"]),
+        ("a.json", '{"x.wav": "rain", "y.flac": ["wind"]}', ["x.wav", "y.wav"]),
+    ],
+)
+def test_a_table_names_the_files(model: Path, tmp_path: Path, name: str, text: str, names: list[str]) -> None:
+    """As `mntp evaluate` pairs them: without folders, whatever the suffix."""
+    mntp(f"generate --prompts {prompts(tmp_path, text, name)} --ckpt {model} --out {tmp_path / 'g'} --seconds 0.16")
+    rows = rows_of(tmp_path / "g" / "clips.csv")
+    assert [(row["file"], row["caption"]) for row in rows] == list(zip(names, ("rain", "wind"), strict=True))
+    assert sorted(path.name for path in (tmp_path / "g").glob("*.wav")) == names
 
 
 def test_an_interrupted_run_goes_on_to_the_same_files(
@@ -216,6 +233,9 @@ def test_mistakes_are_one_line_and_write_nothing(
     table = prompts(tmp_path, "id,text\n1,rain\n", "wrong.csv")
     (tmp_path / "other.ckpt").write_bytes(b"PK nothing")
     torch.save({"state_dict": {}, "hyper_parameters": {"width": 3}}, tmp_path / "other2.ckpt")
+    twice = prompts(tmp_path, "file,caption\na/x.wav,rain\nb/x.flac,wind\n", "twice.csv")
+    unnamed = prompts(tmp_path, "file,caption\nx.wav,rain\n,wind\n", "unnamed.csv")
+    hidden = prompts(tmp_path, "id,caption\n..,rain\n", "hidden.csv")
     there = contents_of_tree(tmp_path)
     for words, message in (
         ("", "no captions; expected"),
@@ -226,6 +246,9 @@ def test_mistakes_are_one_line_and_write_nothing(
         (f"--prompts {tmp_path / 'nowhere.txt'}", "nowhere.txt: no such file; expected one caption a line"),
         (f"--prompts {tmp_path / 'latin.txt'}", "latin.txt: not UTF-8"),
         (f"--prompts {table}", "wrong.csv, line 1: no column caption"),
+        (f"--prompts {twice}", "twice.csv, line 3: a second file named x (line 2)"),
+        (f"--prompts {unnamed}", "unnamed.csv, line 3: file '' can't name a file"),
+        (f"--prompts {hidden}", "hidden.csv, line 2: id '..' can't name a file"),
         ("rain --seconds 0.5", "0.5 is no multiple of 0.16, the tokenizer's time slice; nearest are 0.48 and 0.64"),
         ("rain --seconds 10.24", "seconds: got 10.24, expected 0.16 to 0.64"),
         ("rain --batch_size 0", "--batch_size: got 0, expected at least 1"),

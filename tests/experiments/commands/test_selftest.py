@@ -1,4 +1,4 @@
-"""The self-test believes a judge that hears, and not one that guesses or is deaf."""
+"""The self-test passes a trained judge, and neither an untrained one nor one whose input is silence."""
 
 from pathlib import Path
 
@@ -15,10 +15,10 @@ from tests.experiments.scoring.toy_network import write_sounds
 
 
 class Deaf(Judge):
-    """Hears silence in everything."""
+    """Embeds everything as silence."""
 
-    def hear(self, waveform: Tensor) -> dict[str, Tensor]:
-        return super().hear(torch.zeros_like(waveform))
+    def embed(self, waveform: Tensor) -> dict[str, Tensor]:
+        return super().embed(torch.zeros_like(waveform))
 
 
 @pytest.fixture(autouse=True)
@@ -34,7 +34,7 @@ def test_a_trained_judge_is_believed(judge: Judge, capsys: pytest.CaptureFixture
     code = run_selftest(EmbeddedScores(judge), None, None, 0, 32)
     shown = capsys.readouterr().out
     assert code == 0, shown
-    assert "N = 40 clips" in shown and judge.fingerprint() in shown
+    assert "N = 40 clips" in shown and EmbeddedScores(judge).fingerprint() in shown
     assert not failures(shown) and shown.count("ok") >= 2 + 3 * 4 + 2
 
 
@@ -57,7 +57,7 @@ def test_captions_that_lack_a_file_are_refused(judge: Judge, tmp_path: Path) -> 
     write_sounds(tmp_path / "a", 3)
     table = tmp_path / "captions.csv"
     table.write_text("file,caption\n000.wav,rain\n002.wav,wind\n")
-    with pytest.raises(ValueError, match=r"captions\.csv: no caption for 1 files, the first is 001\.wav"):
+    with pytest.raises(ValueError, match=r"captions\.csv: no caption for 1 clips, the first is 001"):
         run_selftest(EmbeddedScores(judge), tmp_path / "a", table, 0, 32)
 
 
@@ -65,7 +65,7 @@ def test_captions_that_lack_a_file_are_refused(judge: Judge, tmp_path: Path) -> 
     ("values", "holds"),
     [
         ([0.0, 1.0, 2.0, 3.0], True),
-        ([0.0, -0.1, 2.0, 3.0], True),  # too mild to be heard
+        ([0.0, -0.1, 2.0, 3.0], True),  # too mild to tell
         ([0.0, -0.2, 2.0, 3.0], False),
         ([0.0, 5.0, 2.0, 3.0], False),
         ([1.0, 1.0, 1.0, 1.0], False),

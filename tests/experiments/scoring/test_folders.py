@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from experiments.scoring.folders import Evaluation, FilePairs, audio_names, evaluate_folders, pair_names
+from experiments.scoring.folders import Evaluation, evaluate_folders
+from experiments.scoring.pairs import captions_by_clip, pair_files
 from mntp.audio.files import read_audio, write_audio
 from mntp.audio.log_mel import normalise
 from mntp.metrics.networks.read_clip import read_clip
 from mntp.metrics.score_sets import EmbeddedScores, ScoreSet
 from tests.experiments.conftest import SMALL_CORPUS
-from tests.experiments.scoring.toy_network import tiny_toolkit, write_sound, write_sounds
+from tests.experiments.scoring.toy_network import tiny_toolkit, write_sound
 
 NUM_CLIPS = 24
 
@@ -54,61 +55,8 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def evaluate(
     reference: Path, generated: Path, captions: Any, score_set: ScoreSet, cache: Path, **options: Any
 ) -> Evaluation:
-    pairs = pair_names(reference, generated, captions)
-    return evaluate_folders(pairs, reference, generated, captions, score_set, cache, **options)
-
-
-# --- pairs ------------------------------------------------------------------------------------------------------------
-
-
-def test_folders_must_hold_the_same_names(tmp_path: Path) -> None:
-    one, two = (tmp_path / "one", tmp_path / "two")
-    write_sounds(one, 30)
-    write_sounds(two, 5)
-    (two / "more.flac").write_bytes((one / "000.wav").read_bytes())
-    message = r"two lacks 25 files .*\(005\.wav, .*024\.wav, \.\.\.\).*--allow-partial"
-    with pytest.raises(ValueError, match=message) as error:
-        pair_names(one, two, None)
-    assert "025.wav" not in str(error.value)
-    with pytest.raises(ValueError, match=r"one lacks 1 files .*\(more\.flac\)"):
-        pair_names(two, one, None)
-
-
-def test_partial_sets_give_the_common_files_and_what_is_missing(tmp_path: Path) -> None:
-    one, two = (tmp_path / "one", tmp_path / "two")
-    write_sounds(one, 8)
-    write_sounds(two, 6)
-    (two / "notes.txt").write_text("not audio")
-    assert pair_names(one, two, None, allow_partial=True) == FilePairs([name(i) for i in range(6)], [name(6), name(7)])
-    texts = {name(i): "rain" for i in range(1, 8)}
-    pairs = pair_names(one, two, texts, allow_partial=True)
-    assert pairs == FilePairs([name(i) for i in range(1, 6)], [name(0), name(6), name(7)])
-    assert pairs.coverage == 5 / 8
-    with pytest.raises(ValueError, match=r"two lacks 2 files"):
-        pair_names(one, two, texts)
-    with pytest.raises(ValueError, match=r"captions table lacks 1 files .*\(000\.wav\)"):
-        pair_names(one, one, texts)
-
-
-def test_names_that_do_not_meet_are_no_pairs_even_partially(tmp_path: Path) -> None:
-    write_sounds(tmp_path / "one", 3)
-    write_sounds(tmp_path / "two", 3)
-    for path in list((tmp_path / "two").iterdir()):
-        path.rename(path.with_suffix(".WAV"))
-    with pytest.raises(ValueError, match="0 files have a partner"):
-        pair_names(tmp_path / "one", tmp_path / "two", None, allow_partial=True)
-
-
-def test_unusable_folders_are_named(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="nowhere: no such folder"):
-        audio_names(tmp_path / "nowhere")
-    with pytest.raises(ValueError, match="holds 0 WAV or FLAC files"):
-        audio_names(tmp_path)
-    write_sound(tmp_path / "a.wav", 0)
-    (tmp_path / "sub.wav").mkdir()
-    (tmp_path / ".hidden.wav").write_bytes(b"")
-    with pytest.raises(ValueError, match="holds 1 WAV or FLAC files; a Frechet distance needs at least 2"):
-        audio_names(tmp_path)
+    captions = None if captions is None else captions_by_clip(captions)
+    return evaluate_folders(pair_files(reference, generated, captions), captions, score_set, cache, **options)
 
 
 # --- the embedded judge -----------------------------------------------------------------------------------------------
@@ -119,7 +67,7 @@ def test_identical_sets_give_exactly_zero(judge, reference, captions, cache) -> 
     assert metrics["fd_judge"] == metrics["kl_judge"] == 0.0
     assert 1 < metrics["is_judge"] < len(judge.classes)
     assert metrics["num_clips"] == NUM_CLIPS
-    assert (metrics["judge"], metrics["judge_kind"]) == (judge.fingerprint(), "embedded")
+    assert (metrics["judge"], metrics["judge_kind"]) == (EmbeddedScores(judge).fingerprint(), "embedded")
     assert metrics["intervals"]["fd_judge"] == metrics["intervals"]["kl_judge"] == [0.0, 0.0]
     assert "24 clips are few: below 128" in metrics["warnings"][0]
 
@@ -159,6 +107,10 @@ def test_batch_size_order_and_level_do_not_matter(judge, reference, noisy, capti
     first = evaluate(reference, noisy, captions, score_set, cache).metrics
     turned = dict(reversed(captions.items()))
     assert evaluate(reference, noisy, turned, score_set, cache).metrics == first
+    assert (
+        first["protocol"]["generated"]
+        != evaluate(reference, quiet, captions, score_set, cache).metrics["protocol"]["generated"]
+    )
     for folder, size in ((noisy, 7), (quiet, 32)):
         again = evaluate(reference, folder, captions, score_set, tmp_path / f"cache{size}", batch_size=size).metrics
         assert [again[s] for s in score_set.scores] == pytest.approx([first[s] for s in score_set.scores], rel=1e-3)
@@ -201,7 +153,7 @@ def test_the_toolkit_from_folder_to_scores(tmp_path: Path) -> None:
             write_sound(folder / name(i), 100 * seed + i, samples=52_000 if (i + seed) % 3 == 0 else 33_000)
     texts = {name(i): f"caption {i} of {'x' * i}" for i in range(40)}
     metrics = evaluate(*folders, texts, score_set, tmp_path / "cache").metrics
-    heard: list[dict[str, list[np.ndarray]]] = []
+    embedded: list[dict[str, list[np.ndarray]]] = []
     for folder in folders:
         outputs: dict[str, list[np.ndarray]] = {}
         for i in range(40):
@@ -209,13 +161,13 @@ def test_the_toolkit_from_folder_to_scores(tmp_path: Path) -> None:
             for network in (score_set.cnn14, score_set.vggish):
                 for output, values in network(clip).items():
                     outputs.setdefault(output, []).append(values[0].double().numpy())
-        heard.append(outputs)
-    patches = [np.concatenate(outputs["patches"]) for outputs in heard]
-    assert len({len(clip) for clip in heard[0]["patches"]}) == 2
-    features = [np.stack(outputs["features"]) for outputs in heard]
+        embedded.append(outputs)
+    patches = [np.concatenate(outputs["patches"]) for outputs in embedded]
+    assert len({len(clip) for clip in embedded[0]["patches"]}) == 2
+    features = [np.stack(outputs["features"]) for outputs in embedded]
     assert metrics["fad"] == pytest.approx(plain_frechet(*patches), rel=1e-3)
     assert metrics["fd"] == pytest.approx(plain_frechet(*features), rel=1e-3)
-    p, q = (np.exp(np.stack(outputs["logits"])) for outputs in heard)
+    p, q = (np.exp(np.stack(outputs["logits"])) for outputs in embedded)
     p, q = p / p.sum(1, keepdims=True), q / q.sum(1, keepdims=True)
     assert metrics["kl"] == pytest.approx((p * (np.log(p) - np.log(q + 1e-6))).sum() / 40, rel=1e-4)
     order = np.random.RandomState(2020).permutation(40)

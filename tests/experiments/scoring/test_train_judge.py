@@ -12,10 +12,12 @@ from experiments.scoring.train_judge import (
     JudgeTraining,
     contrastive_loss,
     judge_path,
+    judge_recipe,
     load_or_train_judge,
     measure_judge,
     train_judge,
 )
+from mntp.io.files import file_sha256
 from mntp.metrics.networks.judge import Judge, JudgeOutput
 from tests.experiments.conftest import SMALL_CORPUS, SMALL_TRAINING
 
@@ -56,9 +58,9 @@ def test_clips_of_a_batch_do_not_influence_each_other(judge):
 
 @pytest.mark.parametrize("samples", [1, 1600, 10_239, 10_240, 25_000, 163_840])
 def test_any_length(judge, samples):
-    heard = judge(waveforms(2).repeat(1, 4)[:, :samples])
-    torch.testing.assert_close(heard["log_probs"].exp().sum(1), torch.ones(2))
-    torch.testing.assert_close(heard["audio_embedding"].norm(dim=1), torch.ones(2))
+    outputs = judge(waveforms(2).repeat(1, 4)[:, :samples])
+    torch.testing.assert_close(outputs["log_probs"].exp().sum(1), torch.ones(2))
+    torch.testing.assert_close(outputs["audio_embedding"].norm(dim=1), torch.ones(2))
 
 
 def test_silence_is_finite(judge):
@@ -83,7 +85,7 @@ def test_a_caption_without_words_is_refused(judge):
         judge.embed_text(["a click", " ... "])
 
 
-def heard(embedding: torch.Tensor) -> JudgeOutput:
+def outputs(embedding: torch.Tensor) -> JudgeOutput:
     return JudgeOutput(embedding, embedding, embedding)
 
 
@@ -91,21 +93,36 @@ def test_clips_with_the_same_caption_are_no_negatives():
     """Two clips of one caption and one of another, all aligned: only the choice between the two is left."""
     e, f = torch.eye(2)
     audio = torch.stack([e, e, f])
-    loss = contrastive_loss(heard(audio), audio, ["x", "x", "y"], temperature=0.01)
+    loss = contrastive_loss(outputs(audio), audio, ["x", "x", "y"], temperature=0.01)
     assert loss.item() == pytest.approx(2 / 3 * torch.tensor(2.0).log().item(), abs=1e-4)
-    wrong = contrastive_loss(heard(audio), audio, ["x", "z", "y"], temperature=0.01)
-    misaligned = contrastive_loss(heard(audio), audio.roll(1, 0), ["x", "x", "y"], temperature=0.01)
+    wrong = contrastive_loss(outputs(audio), audio, ["x", "z", "y"], temperature=0.01)
+    misaligned = contrastive_loss(outputs(audio), audio.roll(1, 0), ["x", "x", "y"], temperature=0.01)
     assert wrong.item() == pytest.approx(loss.item(), abs=1e-4)
     assert misaligned > loss + 10
 
 
-def test_training_is_a_function_of_its_seed_and_of_the_training_split():
+def test_training_is_a_function_of_its_recipe_alone():
+    """Not of the number of threads, the corpus' size, the other splits or the global generator."""
     state = torch.random.get_rng_state()
     first, _ = train_judge(SMALL_CORPUS, TINY_TRAINING)
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(2 if num_threads == 1 else 1)
+    torch.rand(3)
+    other_threads = torch.get_num_threads()
     again, _ = train_judge(SMALL_CORPUS, TINY_TRAINING)
+    assert torch.get_num_threads() == other_threads != num_threads
+    torch.set_num_threads(num_threads)
+    torch.random.set_rng_state(state)
+    larger, _ = train_judge(EmbeddedCorpus(num_train=400, num_val=8), TINY_TRAINING)
     spoilt, _ = train_judge(SpoiltValidation(num_train=320, num_val=48, num_test=48), TINY_TRAINING)
     other, _ = train_judge(SMALL_CORPUS, replace(TINY_TRAINING, seed=1))
-    assert first.fingerprint() == again.fingerprint() == spoilt.fingerprint() != other.fingerprint()
+    assert (
+        first.fingerprint()
+        == again.fingerprint()
+        == larger.fingerprint()
+        == spoilt.fingerprint()
+        != other.fingerprint()
+    )
     assert torch.equal(torch.random.get_rng_state(), state)
 
 
@@ -114,8 +131,8 @@ def test_the_cache_is_used_and_says_how_good_the_judge_is(judge, judge_folder, m
     cached = load_or_train_judge(judge_folder, SMALL_CORPUS, SMALL_TRAINING)
     assert cached.fingerprint() == judge.fingerprint()
     report = json.loads(judge_path(judge_folder, SMALL_CORPUS, SMALL_TRAINING).with_suffix(".json").read_text())
-    assert report["fingerprint"] == judge.fingerprint()
-    assert report["recipe"]["corpus"] == SMALL_CORPUS.settings()
+    assert report["weights"] == judge.weights_hash()
+    assert report["recipe"] == judge_recipe(SMALL_CORPUS, SMALL_TRAINING)
     assert 0 < report["quality"]["val_class_accuracy"] <= 1
     assert not any(parameter.requires_grad for parameter in cached.parameters())
 
@@ -123,13 +140,49 @@ def test_the_cache_is_used_and_says_how_good_the_judge_is(judge, judge_folder, m
 def test_every_part_of_the_recipe_names_another_judge(tmp_path, monkeypatch):
     paths = [
         judge_path(tmp_path, SMALL_CORPUS, SMALL_TRAINING),
-        judge_path(tmp_path, SMALL_CORPUS),
+        judge_path(tmp_path, EmbeddedCorpus()),
+        judge_path(tmp_path, replace(SMALL_CORPUS, num_train=100), SMALL_TRAINING),
+        judge_path(tmp_path, replace(SMALL_CORPUS, seconds=1.28), SMALL_TRAINING),
         judge_path(tmp_path, replace(SMALL_CORPUS, seed=1), SMALL_TRAINING),
         judge_path(tmp_path, SMALL_CORPUS, replace(SMALL_TRAINING, lr=1e-4)),
     ]
     monkeypatch.setattr(experiments.scoring.train_judge, "SOURCE_VERSION", 0)
     paths.append(judge_path(tmp_path, SMALL_CORPUS, SMALL_TRAINING))
     assert len(set(paths)) == len(paths)
+
+
+def test_what_trains_nothing_names_no_other_judge(tmp_path):
+    path = judge_path(tmp_path, SMALL_CORPUS, SMALL_TRAINING)
+    for sizes in ({"num_val": 1}, {"num_test": 0}, {"num_train": 5000}):
+        assert judge_path(tmp_path, replace(SMALL_CORPUS, **sizes), SMALL_TRAINING) == path
+
+
+@pytest.mark.parametrize("corpus", [EmbeddedCorpus(), EmbeddedCorpus(128, 16, 16), EmbeddedCorpus(16_384, 256, 512)])
+def test_the_default_corpus_of_any_size_has_the_shipped_judge(tmp_path, monkeypatch, corpus):
+    monkeypatch.setattr(experiments.scoring.train_judge, "train_judge", None)
+    shipped = load_or_train_judge(tmp_path, corpus)
+    assert shipped.weights_hash() == "ad6f1379e73a"
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_shipped_judge_is_of_the_default_recipe_and_good():
+    """If this fails, a recipe has changed: train the judge again by `mntp judge` and pin its sha256."""
+    path = judge_path(experiments.scoring.train_judge.SHIPPED, EmbeddedCorpus())
+    assert file_sha256(path) == experiments.scoring.train_judge.SHIPPED_SHA256
+    report = json.loads(path.with_suffix(".json").read_text())
+    assert report["recipe"] == judge_recipe(EmbeddedCorpus(), JudgeTraining())
+    shipped = load_or_train_judge(path.parent, EmbeddedCorpus())
+    quality = measure_judge(shipped, EmbeddedCorpus(num_test=64), "test")
+    assert quality["test_class_accuracy"] > 0.9
+    assert quality["test_text_judge"] > quality["test_text_judge_shuffled"] + 0.7
+
+
+def test_a_shipped_file_of_other_content_is_refused(tmp_path, monkeypatch):
+    path = judge_path(experiments.scoring.train_judge.SHIPPED, EmbeddedCorpus())
+    (tmp_path / path.name).write_bytes(path.read_bytes()[:-1] + b"x")
+    monkeypatch.setattr(experiments.scoring.train_judge, "SHIPPED", tmp_path)
+    with pytest.raises(ValueError, match="not the judge that the suite ships; install the suite again"):
+        load_or_train_judge(tmp_path, EmbeddedCorpus())
 
 
 def truncate(path):
@@ -151,7 +204,7 @@ def drop_a_weight(path):
 
 
 def from_another_recipe(path):
-    save_file(Judge(experiments.scoring.train_judge.CLASSES).state_dict(), path, {"recipe": "{}"})
+    save_file(Judge(experiments.scoring.train_judge.CLASSES).state_dict(), path, {"judge": '{"recipe": {}}'})
 
 
 @pytest.mark.parametrize("damage", [truncate, alter_weights, drop_a_weight, from_another_recipe])

@@ -1,4 +1,4 @@
-"""A tiny network that counts what it hears, score sets over it, and folders of small sounds."""
+"""A tiny network that counts the clips it embeds, score sets over it, and folders of small sounds."""
 
 from pathlib import Path
 from typing import ClassVar
@@ -17,11 +17,11 @@ from tests.mntp.pretrained.layouts import randomise
 
 
 class Ear(AudioNetwork):
-    """Projects energies of eight parts of a clip; `num_heard` counts clips, `num_read` files."""
+    """Projects energies of eight parts of a clip; `num_embedded` counts clips, `num_read` files."""
 
     sample_rate = 16_000
     outputs: ClassVar[tuple[str, ...]] = ("features", "patches")
-    front_end = "energies"
+    feature_version = "energies"
 
     def __init__(self, seed: int = 0) -> None:
         super().__init__()
@@ -32,14 +32,14 @@ class Ear(AudioNetwork):
         self.eval()
 
     @property
-    def num_heard(self) -> int:
+    def num_embedded(self) -> int:
         return sum(self.batches)
 
     def read(self, path: Path) -> Tensor:
         self.num_read += 1
         return read_audio(path)
 
-    def hear(self, waveform: Tensor) -> dict[str, Tensor]:
+    def embed(self, waveform: Tensor) -> dict[str, Tensor]:
         self.batches.append(len(waveform))
         whole = waveform.shape[1] // 8 * 8
         energies = waveform[:, :whole].unflatten(1, (8, -1)).square().mean(2).log1p()
@@ -48,12 +48,12 @@ class Ear(AudioNetwork):
 
 
 class Clap(Ear):
-    """In the place of CLAP: hears 3 values, and embeds a caption by its length and its first letters."""
+    """In the place of CLAP: gives 3 values, and embeds a caption by its length and its first letters."""
 
     outputs: ClassVar[tuple[str, ...]] = ("audio_embedding",)
 
-    def hear(self, waveform: Tensor) -> dict[str, Tensor]:
-        return {"audio_embedding": super().hear(waveform)["features"]}
+    def embed(self, waveform: Tensor) -> dict[str, Tensor]:
+        return {"audio_embedding": super().embed(waveform)["features"]}
 
     def embed_text(self, captions: list[str]) -> Tensor:
         return torch.tensor([[len(caption), ord(caption[0]), ord(caption[-1])] for caption in captions]).float() - 60

@@ -13,13 +13,13 @@ from mntp.metrics.audioldm_scores import ToolkitScores
 from mntp.metrics.kernel import kernel_distance
 from mntp.metrics.networks.cnn14 import Cnn14
 from mntp.metrics.networks.vggish import VGGish
-from mntp.metrics.score_sets import Heard
+from mntp.metrics.score_sets import Embeddings
 
 Array = NDArray[np.float64]
 NUM_CLIPS, WIDTH, NUM_CLASSES, PATCH_WIDTH = 34, 12, 9, 5
 
 
-def heard(seed: int, num_clips: int = NUM_CLIPS, rows_a_clip: tuple[int, ...] = (1, 3, 2)) -> Heard:
+def embeddings(seed: int, num_clips: int = NUM_CLIPS, rows_a_clip: tuple[int, ...] = (1, 3, 2)) -> Embeddings:
     """What three networks might give: rectified features, logits, patches of clips of several lengths, embeddings."""
     generator = torch.Generator().manual_seed(seed)
     mixing = torch.randn(WIDTH, WIDTH, generator=generator)
@@ -41,11 +41,11 @@ def toolkit() -> ToolkitScores:
     return ToolkitScores(Cnn14(width=1, num_classes=NUM_CLASSES), VGGish(width=1, num_hidden=2), None)
 
 
-def compute(reference: Heard, generated: Heard, text: Tensor | None = None) -> dict[str, Any]:
+def compute(reference: Embeddings, generated: Embeddings, text: Tensor | None = None) -> dict[str, Any]:
     return toolkit().compute(reference, generated, text)
 
 
-def value(name: str, reference: Heard, generated: Heard) -> float:
+def value(name: str, reference: Embeddings, generated: Embeddings) -> float:
     return float(compute(reference, generated)[name].value)
 
 
@@ -115,7 +115,7 @@ def plain_kernel_distance(
 
 
 def test_fd_is_that_of_one_row_of_features_a_clip() -> None:
-    reference, generated = heard(0), heard(1)
+    reference, generated = embeddings(0), embeddings(1)
     x, y = stacked(reference["features"]), stacked(generated["features"])
     found = value("fd", reference, generated)
     assert found == pytest.approx(frechet(x, y), rel=1e-6)
@@ -124,7 +124,7 @@ def test_fd_is_that_of_one_row_of_features_a_clip() -> None:
 
 def test_fad_pools_the_patches_of_all_clips() -> None:
     """A clip of three patches weighs three times as much as one of one."""
-    reference, generated = heard(0), heard(1, rows_a_clip=(2, 4))
+    reference, generated = embeddings(0), embeddings(1, rows_a_clip=(2, 4))
     x, y = (np.concatenate([clip.double().numpy() for clip in h["patches"]]) for h in (reference, generated))
     found = value("fad", reference, generated)
     assert len(x) != len(y)
@@ -135,7 +135,7 @@ def test_fad_pools_the_patches_of_all_clips() -> None:
 
 
 def test_kl_is_of_the_softmax_from_reference_to_generated() -> None:
-    reference, generated = heard(0), heard(1)
+    reference, generated = embeddings(0), embeddings(1)
     x, y = stacked(reference["logits"]), stacked(generated["logits"])
     found = value("kl", reference, generated)
     assert found == pytest.approx(divergence(x, y), rel=1e-9)
@@ -146,16 +146,16 @@ def test_kl_is_of_the_softmax_from_reference_to_generated() -> None:
 
 def test_kl_of_identical_sets_is_a_little_less_than_zero() -> None:
     """The constant stands in the generated logarithm only: sum_c p (log p - log (p + 1e-6)) = -K 1e-6, about."""
-    found = value("kl", heard(0), heard(0))
+    found = value("kl", embeddings(0), embeddings(0))
     assert found == pytest.approx(-NUM_CLASSES * 1e-6, rel=0.02)
 
 
 def test_is_averages_ten_splits_of_the_toolkits_permutation() -> None:
-    generated = heard(1)
+    generated = embeddings(1)
     logits = stacked(generated["logits"])
-    found = value("is", heard(0), generated)
+    found = value("is", embeddings(0), generated)
     assert found == pytest.approx(inception(logits), rel=1e-9)
-    assert found == value("is", heard(5), generated)  # the reference has no part in it
+    assert found == value("is", embeddings(5), generated)  # the reference has no part in it
     for wrong in (
         inception(logits, shuffled=False),
         inception(logits, splits=1),
@@ -165,13 +165,13 @@ def test_is_averages_ten_splits_of_the_toolkits_permutation() -> None:
 
 
 def test_is_of_fewer_clips_than_splits_is_missing_and_the_rest_is_there() -> None:
-    scores = compute(heard(0, 9), heard(1, 9))
+    scores = compute(embeddings(0, 9), embeddings(1, 9))
     assert set(scores) == {"fd", "kad", "fad", "fad_jackknife", "kl", "kid"}
-    assert "is" in compute(heard(0, 10), heard(1, 10))
+    assert "is" in compute(embeddings(0, 10), embeddings(1, 10))
 
 
 def test_kid_draws_generated_before_reference_and_is_unbiased_within_sets() -> None:
-    reference, generated = heard(0, 12), heard(1, 9)
+    reference, generated = embeddings(0, 12), embeddings(1, 9)
     x, y = stacked(generated["features"]), stacked(reference["features"])
     expected = plain_kernel_distance(x, y)
     found, _ = kernel_distance(torch.from_numpy(x), torch.from_numpy(y))
@@ -181,31 +181,31 @@ def test_kid_draws_generated_before_reference_and_is_unbiased_within_sets() -> N
 
 
 def test_kid_of_the_set_is_that_of_its_features() -> None:
-    reference, generated = heard(0, 8), heard(1, 8)
+    reference, generated = embeddings(0, 8), embeddings(1, 8)
     expected = plain_kernel_distance(stacked(generated["features"]), stacked(reference["features"]))
     assert value("kid", reference, generated) == pytest.approx(expected, rel=1e-9)
 
 
 def test_clap_is_a_mean_cosine_neither_clamped_nor_scaled() -> None:
-    generated = heard(1)
+    generated = embeddings(1)
     audio = stacked(generated["audio_embedding"])
     text = torch.randn(NUM_CLIPS, 8, generator=torch.Generator().manual_seed(9)) - torch.from_numpy(audio).float()
     cosines = [a @ t / np.sqrt((a @ a) * (t @ t)) for a, t in zip(audio, text.double().numpy(), strict=True)]
-    found = compute(heard(0), generated, text)["clap"].value
+    found = compute(embeddings(0), generated, text)["clap"].value
     assert found == pytest.approx(np.mean(cosines), rel=1e-9) and found < -0.3
     assert found != pytest.approx(np.clip(cosines, 0, None).mean(), rel=1e-3)
     assert found != pytest.approx(100 * np.mean(cosines), rel=1e-3)
-    assert "clap" not in compute(heard(0), generated)
+    assert "clap" not in compute(embeddings(0), generated)
 
 
 def test_captions_of_other_clips_lower_clap() -> None:
-    generated = heard(1)
+    generated = embeddings(1)
     own = torch.stack(generated["audio_embedding"]) + 0.5
-    right, wrong = (compute(heard(0), generated, text)["clap"].value for text in (own, own.roll(1, 0)))
+    right, wrong = (compute(embeddings(0), generated, text)["clap"].value for text in (own, own.roll(1, 0)))
     assert wrong < right - 0.3
 
 
-def values_without_each_clip(reference: Heard, generated: Heard, text: Tensor) -> list[dict[str, float]]:
+def values_without_each_clip(reference: Embeddings, generated: Embeddings, text: Tensor) -> list[dict[str, float]]:
     """All scores, computed anew without each clip."""
     found = []
     for left in range(NUM_CLIPS):
@@ -217,7 +217,7 @@ def values_without_each_clip(reference: Heard, generated: Heard, text: Tensor) -
 
 def test_pseudo_values_are_those_of_the_scores_without_each_clip() -> None:
     """But for IS, whose splits keep their clips, KID, whose cross term has other weights, and KAD's kernel width."""
-    reference, generated = heard(0), heard(1, rows_a_clip=(2, 4))
+    reference, generated = embeddings(0), embeddings(1, rows_a_clip=(2, 4))
     text = torch.randn(NUM_CLIPS, 8, generator=torch.Generator().manual_seed(9))
     scores, without = compute(reference, generated, text), values_without_each_clip(reference, generated, text)
     for name in ("fd", "fad", "kl", "clap"):

@@ -231,7 +231,11 @@ def test_at_the_papers_scale_and_judge_ours_and_the_papers_are_compared(tmp_path
     items = [cell(tmp_path, "table3", "G", scale="base", published={"fd": "14.81", "kl": "1.16"}, seed=s,
                   run_dir=str(tmp_path / "runs" / f"G-s{s}")) for s in (0, 1)]  # fmt: skip
     for item, fd in zip(items, (14.5, 15.0), strict=True):
-        finish(item, {"fd": fd, "num_clips": 64, "scoring_hash": scores(0, None)["scoring_hash"]}, gpu_seconds=7200.0)
+        finish(
+            item,
+            {"fd": fd, "num_clips": 64, "plan_scoring_hash": scores(0, None)["plan_scoring_hash"]},
+            gpu_seconds=7200.0,
+        )
     write_plan(plan_of(*items, judge="audioldm"), tmp_path)
     gather_results(tmp_path)
     text = (tmp_path / "table3.md").read_text()
@@ -367,7 +371,7 @@ def test_rows_recorded_before_heads_declared_their_metric_keep_their_column(fold
 
 def test_a_share_that_the_paper_prints_in_percent_is_not_subtracted(tmp_path: Path) -> None:
     item = cell(tmp_path, "table4", "1", scale="base", published={"fd": "16.97", "head_share": "5.4%"})
-    metrics = {"fd": 16.5, "num_clips": 64, "scoring_hash": scores(0, None)["scoring_hash"]}
+    metrics = {"fd": 16.5, "num_clips": 64, "plan_scoring_hash": scores(0, None)["plan_scoring_hash"]}
     finish(item, metrics, num_parameters=1000, num_head_parameters=54)
     table = PlannedTable("Table 4", ("head_share",))
     write_plan(plan_of(item, judge="audioldm", table4=table), tmp_path)
@@ -400,7 +404,7 @@ def test_seeds_are_averaged_and_must_agree(folder: Path) -> None:
 def test_a_row_that_does_not_say_how_it_was_scored_is_refused(folder: Path) -> None:
     path = folder / "runs" / "AudioMNTP-I-s0" / "evals" / PROTOCOL / "metrics.json"
     metrics = scores(3.5, 0.31)
-    del metrics["scoring_hash"]
+    del metrics["plan_scoring_hash"]
     path.write_text(json.dumps(metrics))
     with pytest.raises(ValueError, match=r"table3 row I: its metrics\.json .* was scored as None"):
         gather_results(folder)
@@ -409,7 +413,7 @@ def test_a_row_that_does_not_say_how_it_was_scored_is_refused(folder: Path) -> N
 
 def test_a_row_that_was_scored_in_another_way_is_refused(folder: Path) -> None:
     path = folder / "runs" / "AudioMNTP-I-s0" / "evals" / PROTOCOL / "metrics.json"
-    path.write_text(json.dumps(scores(3.5, 0.31, scoring_hash="0" * 12)))
+    path.write_text(json.dumps(scores(3.5, 0.31, plan_scoring_hash="0" * 12)))
     with pytest.raises(ValueError, match=r"table3 row I: its metrics\.json .* was scored as 000000000000"):
         gather_results(folder)
     assert not (folder / "results.csv").exists()

@@ -1,4 +1,4 @@
-"""What holds for every network that hears clips."""
+"""What holds for every network that embeds clips."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -51,7 +51,7 @@ def test_gives_what_it_names_without_gradients(network: AudioNetwork) -> None:
         assert torch.isfinite(output).all()
 
 
-def test_a_clip_is_heard_as_if_alone(network: AudioNetwork) -> None:
+def test_a_clip_is_embedded_as_if_alone(network: AudioNetwork) -> None:
     clips = noise(3, 50_000) * torch.tensor([[1.0], [0.01], [50.0]])
     together = network(clips)
     for row in range(3):
@@ -63,7 +63,7 @@ def test_a_clip_is_heard_as_if_alone(network: AudioNetwork) -> None:
         torch.testing.assert_close(other[name].flip(0), output, atol=1e-4, rtol=1e-4)
 
 
-def test_in_training_mode_it_refuses_to_hear(network: AudioNetwork) -> None:
+def test_in_training_mode_it_refuses_clips(network: AudioNetwork) -> None:
     network.train()
     with pytest.raises(AssertionError, match="call eval"):
         network(noise(2, 50_000))
@@ -88,7 +88,7 @@ def test_reads_and_hears_files_of_any_rate_and_length(
     assert waveform.dim() == 1 and waveform.dtype == torch.float32
     assert len(waveform) >= int(seconds * network.sample_rate)
     assert all(torch.isfinite(output).all() for output in network(waveform[None]).values())
-    samples[:, 1:] = 0  # the other channels are not heard
+    samples[:, 1:] = 0  # the other channels are not read
     soundfile.write(tmp_path / "b.wav", samples, rate)
     assert torch.equal(network.read(tmp_path / "b.wav"), waveform)
 
@@ -116,10 +116,10 @@ def test_the_two_rates_of_cnn14_have_fingerprints_of_their_own() -> None:
     assert low.fingerprint() != high.fingerprint()
 
 
-def test_the_judges_fingerprint_is_that_of_the_judges_in_use() -> None:
-    """A cached judge is refused if its fingerprint has another recipe than when it was written."""
+def test_the_hash_of_a_judges_weights_is_that_of_the_judges_in_use() -> None:
+    """A judge's file is refused if its weights have another hash than the one written beside them."""
     judge = Judge(["bell", "horn"], num_features=4, num_embedding=3)
     with torch.no_grad():
         for tensor in judge.state_dict().values():
             tensor.fill_(1)
-    assert judge.fingerprint() == "b4f6bdda5830"
+    assert judge.weights_hash() == "b4f6bdda5830"
