@@ -174,8 +174,8 @@ def test_sounds_made_in_another_way_are_refused_with_what_differs(
     tiny_model(seed=1).save_pretrained(other)
     for change, message in (
         ("--seed 1", "seed: 0 there, 1 now"),
-        ("--num_diffusion_steps 2", "decoding.num_diffusion_steps: 3 there, 2 now"),
-        ("--solver ddim", "decoding.solver: None there, ddim now"),
+        ("--num_diffusion_steps 2", "decoding.sampling.num_steps: 3 there, 2 now"),
+        ("--solver ddim", "decoding.sampling.solver: None there, ddim now"),
         ("--tokens_per_call 2", "decoding.tokens_per_call: 1 there, 2 now"),
         ("--guidance_scale 1.5 --temperature 0.5", "guidance.scale: 2.0 there, 1.5 now"),
         ("--seconds 0.16", "seconds: 0.64 there, 0.16 now"),

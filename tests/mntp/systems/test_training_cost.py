@@ -74,7 +74,7 @@ def test_filling_that_is_scored_would_be_seen(monkeypatch: pytest.MonkeyPatch) -
     def task(tokens: Tensor, ratio: float, generator: torch.Generator) -> Any:
         made = AudioMNTP.task(system, tokens, ratio, generator)
         made.targets = torch.nn.functional.pad(made.targets, (0, 2))
-        made.fed = torch.nn.functional.pad(made.fed, (0, 0, 0, 2))
+        made.inputs = torch.nn.functional.pad(made.inputs, (0, 0, 0, 2))
         made.positions = torch.nn.functional.pad(made.positions, (0, 2))
         return made
 
