@@ -63,7 +63,7 @@ def generate(
     seconds: float | None = None,
     continue_from: Path | None = None,
     solver: str | None = None,
-    num_diffusion_steps: int | None = None,
+    num_steps: int | None = None,
     tokens_per_call: int | None = None,
     guidance_scale: float | None = None,
     temperature: float | None = None,
@@ -85,7 +85,7 @@ def generate(
         seconds: length of the sounds, a multiple of the tokenizer's time slice; that of the training clips if left out.
         continue_from: an audio file that every sound begins with.
         solver: of the head, instead of the run's own.
-        num_diffusion_steps: instead of the run's own.
+        num_steps: of the solver for one token, instead of the run's own.
         tokens_per_call: asked at once, instead of the run's own; AudioMNTP alone.
         guidance_scale: instead of the run's own.
         temperature: instead of the run's own.
@@ -100,7 +100,7 @@ def generate(
     asked = _prompts(captions or [], prompts)
     texts = [prompt.caption for prompt in asked]
     model = TextToAudio.from_pretrained(ckpt, bfloat16=bfloat16)
-    sampling = _given(solver=solver, num_steps=num_diffusion_steps, temperature=temperature)
+    sampling = _given(solver=solver, num_steps=num_steps, temperature=temperature)
     overrides = _given(tokens_per_call=tokens_per_call, guidance_scale=guidance_scale)
     decoding = model.decoding(sampling=sampling, **overrides)
     prefix = None if continue_from is None else read_audio(continue_from, model.sample_rate)

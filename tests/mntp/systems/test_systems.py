@@ -283,9 +283,9 @@ def test_held_out_losses_are_logged_but_for_parts_without_tokens(content: str) -
 @pytest.mark.parametrize("row", ["A", "G", "K"])
 def test_decoding_that_the_head_cannot_do_is_refused(row: str) -> None:
     system = tiny_system(row)
-    system.check(system.decoding)
-    with pytest.raises(ValueError, match="DiffusionHead has no solver 'euler'"):
-        system.check(replace(system.decoding, solver="euler"))
+    system.check_decoding(system.decoding)
+    with pytest.raises(ValueError, match="'euler' is not a solver of this head"):
+        system.check_decoding(replace(system.decoding, sampling={"solver": "euler"}))
 
 
 def test_all_causal_rows_are_measured_on_the_same_noise() -> None:
