@@ -23,8 +23,8 @@ class AudioWriter(BasePredictionWriter):
     def on_predict_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Build the tokenizer once; a public model is loaded with it."""
         assert isinstance(pl_module, AudioSystem)
-        assert pl_module.front_end is not None
-        self._tokenizer = build_tokenizer(pl_module.front_end["tokenizer"])
+        assert pl_module.preprocessing is not None
+        self._tokenizer = build_tokenizer(pl_module.preprocessing["tokenizer"])
 
     def write_on_batch_end(
         self,

@@ -7,20 +7,19 @@ import lightning as L
 from lightning.pytorch.callbacks import Callback
 from torch import nn
 
-from mntp.systems import AudioNTP, AudioSystem
+from mntp.systems import AudioSystem
 
 
 class Compile(Callback):
-    """Compiles what training spends its time in, by `torch.compile`, and evens out the lengths that it sees.
+    """Compiles the backbone's blocks and the head's network by `torch.compile`, and evens out their lengths.
 
-    Compiled are the backbone's blocks and the head's network, each kind once for all of its copies: a graph for the
-    first length and one more, with the length as an argument, for all others. Parameters keep their names. Validation
-    and sampling run as without it: their numbers don't depend on it, and no graph is made for them. In training
-    numbers differ by rounding, and dropout draws otherwise.
+    Each kind of part is compiled once for all of its copies: a graph for the first length and one more, with the length
+    as an argument, for all others. Parameters keep their names. Validation and sampling run uncompiled: their numbers
+    don't change, and no graph is made for them. In training, numbers differ by rounding, and dropout draws differ.
 
     Args:
-        bucket: fill a step's inputs up to a multiple of this length, by inputs that nothing scored attends to; 1 leaves
-            them as they are. AudioMAR's attention looks ahead: its lengths stay what they are.
+        bucket: fill a step's inputs up to a multiple of this length (`AudioSystem.length_multiple`), with inputs that
+            nothing scored attends to; 1 leaves them as they are. AudioMAR's attention looks ahead, so it ignores this.
         mode: of `torch.compile`.
         backend: of `torch.compile`; inductor needs a C++ compiler, on a GPU Triton.
 
@@ -37,22 +36,25 @@ class Compile(Callback):
         self._calls: dict[nn.Module, Callable[..., Any] | None] = {}
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """For a training: before DDP wraps the system, and before the first step, which then does the work."""
+        """Before a training: before DDP wraps the system; the first step then compiles."""
         assert isinstance(pl_module, AudioSystem)
         if stage == "fit":
             self._calls = self.apply(pl_module)
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Go on without."""
+        """Switch to the uncompiled calls."""
         self._switch(on=False)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Take up again what was compiled."""
+        """Switch back to the compiled calls."""
         self._switch(on=True)
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Leave the system as it was."""
         self._switch(on=False)
+        if self._calls:
+            assert isinstance(pl_module, AudioSystem)
+            pl_module.length_multiple = 1
         self._calls = {}
 
     def apply(self, system: AudioSystem) -> dict[nn.Module, Callable[..., Any] | None]:
@@ -61,8 +63,7 @@ class Compile(Callback):
         Returns:
             The compiled parts, each with its compiled call.
         """
-        if isinstance(system, AudioNTP):
-            system.length_multiple = self.bucket
+        system.length_multiple = self.bucket
         parts = compiled_parts(system)
         # dynamic=True would make one graph instead of two, but takes every float for an argument as well: the fused
         # attention's dropout, the norms' eps.
@@ -76,10 +77,9 @@ class Compile(Callback):
 
 
 def compiled_parts(system: AudioSystem) -> list[nn.Module]:
-    """The blocks of the backbone, and the head's parts that have parts themselves."""
-    backbone = system.backbone
-    inside = [part for child in system.head.children() for part in _opened(child)]
-    return [*backbone.encoder_blocks, *backbone.decoder_blocks, *(part for part in inside if any(part.children()))]
+    """The parts of backbone and head that have parts themselves; of lists of parts (blocks), each one."""
+    children = [*system.backbone.children(), *system.head.children()]
+    return [part for child in children for part in _opened(child) if any(part.children())]
 
 
 def _opened(module: nn.Module) -> list[nn.Module]:

@@ -46,7 +46,7 @@ class SampleLogger(Callback):
         if batch_idx or not self.num_clips or trainer.sanity_checking or not trainer.is_global_zero:
             return
         assert isinstance(pl_module, AudioSystem)
-        if pl_module.front_end is None:
+        if pl_module.preprocessing is None:
             return
         text = {
             name: TextStates(stream.states[: self.num_clips], stream.lengths[: self.num_clips])
@@ -54,7 +54,7 @@ class SampleLogger(Callback):
         }
         rows = batch.index[: self.num_clips].tolist()
         tokens = pl_module.generate(text, [derive_seed("sample", row) for row in rows])
-        tokenizer = build_tokenizer(pl_module.front_end["tokenizer"])
+        tokenizer = build_tokenizer(pl_module.preprocessing["tokenizer"])
         folder = self.dirpath or Path(trainer.log_dir or trainer.default_root_dir) / "samples"
         folder.mkdir(parents=True, exist_ok=True)
         sample_rate = tokenizer.layout.sample_rate

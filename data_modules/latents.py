@@ -121,9 +121,9 @@ class LatentDataModule(LightningDataModule):
         return self.store.fingerprint
 
     @property
-    def front_end(self) -> dict[str, Any]:
-        """What a checkpoint needs to turn tokens into sound and captions into states: `Store.front_end()`."""
-        return self.store.front_end()
+    def preprocessing(self) -> dict[str, Any]:
+        """What a checkpoint needs to turn tokens into sound and captions into states: `Store.preprocessing()`."""
+        return self.store.preprocessing()
 
     def prepare_data(self) -> None:
         """Prepare the store from the embedded corpus if it is absent, and check that its files are whole.

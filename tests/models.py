@@ -43,7 +43,7 @@ def plain_arguments_of(name: str = "AudioMNTP") -> dict[str, Any]:
             "init_args": {"dim": 16, "depth": 2, "num_heads": 2, "dropout": 0.0},
         },
         "head": {"class_path": "mntp.heads.DiffusionHead", "init_args": {"width": 8, "depth": 1}},
-        "decoding": {"num_diffusion_steps": 3, "x0_limit": 5.0, "guidance": {"scale": 2.0}},
+        "decoding": {"sampling": {"num_steps": 3, "x0_limit": 5.0}, "guidance": {"scale": 2.0}},
     }
     if name != "AudioNTP":
         arguments["mask_ratio"] = {"class_path": "mntp.masking.Fixed", "init_args": {"value": 0.5}}
@@ -57,7 +57,7 @@ def tiny_trained(name: str = "AudioMNTP", seed: int = 0) -> AudioSystem:
     with torch.no_grad():
         for parameter in system.parameters():
             parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
-    system.attach_front_end(
+    system.attach_preprocessing(
         {
             "tokenizer": tokenizer_spec(mel_tokenizer()),
             "text": text_spec(HashedText(dim=5, slots=3)),

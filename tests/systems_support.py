@@ -8,7 +8,7 @@ import torch
 from mntp.backbones import CausalTransformer, MaskedEncoderDecoder
 from mntp.batch import TextStates, TextStream, TokenBatch
 from mntp.conditioning.guidance import Guidance
-from mntp.heads import HEADS
+from mntp.heads import HEADS, Head
 from mntp.masking import Fixed
 from mntp.samplers import Decoding, MaskedDecoding, ParallelDecoding
 from mntp.systems import AudioMAR, AudioMNTP, AudioNTP, AudioSystem
@@ -20,7 +20,8 @@ HEAD_SIZES: dict[str, dict[str, int]] = {
     "FlowMatchingHead": {"num_noise_draws": 2},
     "MixtureHead": {"num_components": 3},
 }
-DECODING: dict[str, Any] = {"num_diffusion_steps": 4, "guidance": Guidance(2.0)}
+SAMPLING: dict[str, dict[str, Any]] = {"MixtureHead": {}}  # of other heads: a few steps
+DECODING: dict[str, Any] = {"sampling": {"num_steps": 4}, "guidance": Guidance(2.0)}
 
 DECODINGS: dict[type[AudioSystem], type[Decoding]] = {
     AudioNTP: Decoding,
@@ -41,17 +42,24 @@ ROWS: dict[str, tuple[type[AudioSystem], dict[str, Any]]] = {
 }
 
 
-def tiny_system(row: str = "G", seed: int = 0, head: str = "DiffusionHead", **arguments: Any) -> AudioSystem:
+def tiny_system(
+    row: str = "G", seed: int = 0, head: str | type[Head] = "DiffusionHead", **arguments: Any
+) -> AudioSystem:
     """A system of a few thousand parameters, with every zero-initialised layer shaken so that nothing is inert."""
     cls, own = ROWS[row]
     masked = cls is AudioMAR
+    sampling = SAMPLING.get(head, DECODING["sampling"]) if isinstance(head, str) else {}
+    parts: dict[str, Any] = {
+        "backbone": partial(MaskedEncoderDecoder if masked else CausalTransformer, **SIZES),
+        "head": partial(HEADS[head], width=8, depth=1, **HEAD_SIZES[head]) if isinstance(head, str) else head,
+        "decoding": DECODINGS[cls](**{**DECODING, "sampling": sampling}),
+        "seed": seed,
+    }
     system = cls(
         token_dim=D,
         num_tokens=N,
         streams={"pooled": TextStream(5, 1), "words": TextStream(4, 3)},
-        backbone=partial(MaskedEncoderDecoder if masked else CausalTransformer, **SIZES),
-        head=partial(HEADS[head], width=8, depth=1, **HEAD_SIZES[head]),
-        **{"decoding": DECODINGS[cls](**DECODING), "seed": seed, **own, **arguments},
+        **{**parts, **own, **arguments},
     )
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():

@@ -202,7 +202,7 @@ class Store:
         clip = self.clips[row]
         return self.path / "audio" / clip.split / f"{clip.id}.wav"
 
-    def front_end(self) -> dict[str, Any]:
+    def preprocessing(self) -> dict[str, Any]:
         """What a checkpoint needs to turn tokens into sound and captions into states.
 
         Returns:

@@ -7,7 +7,7 @@ import torch
 from experiments.bench.common import alternate, best_device, machine, median_ratio, medians, print_line
 from experiments.bench.flops import count_bytes, count_flops
 from experiments.bench.plain import plain_head
-from mntp.heads import DiffusionHead, Head, HeadSampling
+from mntp.heads import DiffusionHead, DiffusionSampling, Head
 
 
 def head(
@@ -48,19 +48,19 @@ def head(
     z = torch.randn(batch_size, cond_dim, device=device)
     z_uncond = -z if guided else None
 
-    def way(head: Head, sampling: HeadSampling) -> Callable[..., object]:
+    def way(head: Head, sampling: DiffusionSampling) -> Callable[..., object]:
         head.check(sampling)
         noise = torch.randn(batch_size, head.num_draws(sampling), token_dim, device=device)
         return lambda *_: head.sample(z, noise, sampling, z_uncond=z_uncond, guidance_scale=3.0)
 
-    ways = {"plain": way(plain_head(engine), HeadSampling(steps))}
+    ways = {"plain": way(plain_head(engine), DiffusionSampling(num_steps=steps))}
     ways |= {
-        f"{solver}_{number}": way(engine, HeadSampling(number, solver))
-        for solver in DiffusionHead.solvers
+        f"{solver}_{number}": way(engine, DiffusionSampling(num_steps=number, solver=solver))
+        for solver in DiffusionSampling.solvers
         for number in (steps, fewer_steps)
     }
     if guided:
-        ways["half_guided"] = way(engine, HeadSampling(steps, guided_steps=(0.0, 0.5)))
+        ways["half_guided"] = way(engine, DiffusionSampling(num_steps=steps, guided_steps=(0.0, 0.5)))
     taken = alternate(ways, device, repeats)
     print_line(
         "head",

@@ -1,6 +1,7 @@
 """Decoding without any of the engine's savings: what it is held against."""
 
 import copy
+import dataclasses
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -8,7 +9,7 @@ from torch import Tensor
 
 from mntp.heads import Head
 from mntp.heads.denoiser import Denoise, Denoiser, MLPDenoiser
-from mntp.samplers import ClipNoise, DecodingState
+from mntp.samplers import ClipNoise, DecodingState, TokenDrawer
 from mntp.systems import AudioNTP
 
 
@@ -33,7 +34,7 @@ def plain_head(head: Head) -> Head:
 def decode_plain(
     system: AudioNTP, head: Head, prompt: Tensor, fake_prompt: Tensor, noise: ClipNoise, known: Tensor, num_tokens: int
 ) -> Iterator[DecodingState]:
-    """Draw one token after the other, with a pass over prompt and all tokens so far for each; as `system.decode`.
+    """Draw one token after the other, each by a pass over prompt and all tokens so far; as `system.decode`.
 
     Args:
         system: gives the backbone, the target positions and the settings of decoding.
@@ -47,21 +48,14 @@ def decode_plain(
     Yields:
         What is drawn, after each token.
     """
-    decoding, batch = system.decoding, len(prompt)
-    guided = not decoding.guidance.is_off
-    branches = [prompt, fake_prompt] if guided else [prompt]
-    tokens = torch.cat([known, known.new_zeros(batch, num_tokens - known.shape[1], known.shape[2])], dim=1)
+    drawer = TokenDrawer(head, dataclasses.replace(system.decoding, cuda_graphs=False), noise, system.num_tokens)
+    prompts = drawer.branches(prompt, fake_prompt)
+    tokens = torch.cat([known, known.new_zeros(len(known), num_tokens - known.shape[1], known.shape[2])], dim=1)
     for position in range(known.shape[1], num_tokens):
-        places = torch.arange(position + 1, device=prompt.device).expand(batch, -1)
+        places = torch.arange(position + 1, device=prompt.device).expand(len(prompt), -1)
         z = [
-            system.backbone(branch, tokens[:, :position], places[:, :-1], system.target_embedding(places))[:, -1]
-            for branch in branches
+            system.backbone(branch, tokens[:, :position], places[:, :-1], system.target_embedding(places))[:, -1:]
+            for branch in prompts.split(len(prompt))
         ]
-        tokens[:, position] = head.sample(
-            z[0],
-            noise.normal(head.num_draws(decoding), head.token_dim),
-            decoding,
-            z_uncond=z[1] if guided else None,
-            guidance_scale=decoding.guidance.at(position, system.num_tokens - position - 1, system.num_tokens),
-        )
-        yield DecodingState(tokens, position + 1, position + 1)
+        tokens[:, position : position + 1] = drawer.draw(torch.cat(z), position)
+        yield DecodingState(tokens, position + 1, position + 1, num_tokens)

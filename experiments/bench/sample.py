@@ -63,11 +63,12 @@ def sample(
     reference, num_tokens = system.decoding, system.num_tokens
     if not 1 <= tokens_per_call <= num_tokens // 3:
         raise ValueError(f"got tokens_per_call={tokens_per_call}, expected 1 to {num_tokens // 3}, a third of the clip")
-    fewer = dataclasses.replace(reference, solver=solver, num_diffusion_steps=steps)
-    system.head.check(fewer)
+    sampling = dataclasses.asdict(reference.head_sampling) | {"solver": solver, "num_steps": steps}
+    fewer = system.check_decoding(dataclasses.replace(reference, sampling=sampling))
     text = random_batch(num_tokens, system.token_dim, system.hparams["streams"], batch_size).text
+    text = {name: type(states)(states.states.to(device), states.lengths.to(device)) for name, states in text.items()}
     with torch.no_grad():
-        prompt = system.prompt({name: type(s)(s.states.to(device), s.lengths.to(device)) for name, s in text.items()})
+        prompt = system.prompt(text)
         fake = system.prompt.fake(batch_size).detach()
         tokens = torch.randn(batch_size, num_tokens, system.token_dim, device=device)
     head, engine = plain_head(system.head), system
@@ -78,7 +79,7 @@ def sample(
     def way(decoding: Decoding) -> Decode:
         def decode(known: int, wanted: int) -> Iterator[DecodingState]:
             engine.decoding = decoding
-            return engine.steps(prompt, fake, ClipNoise(range(batch_size), device), tokens[:, :known], wanted)
+            return engine.stream(text, range(batch_size), tokens[:, :known], wanted)
 
         return decode
 
@@ -155,4 +156,5 @@ def _counted(count: Callable[[Callable[[], object]], int], decode: Decode, place
 
 def _said(name: str, reference: Decoding, fewer: Decoding, drawn: int) -> dict[str, Any]:
     decoding = fewer if "solver" in name else reference
-    return {"solver": decoding.solver, "steps": decoding.num_diffusion_steps, "tokens_per_call": drawn}
+    sampling = dataclasses.asdict(decoding.head_sampling)
+    return {"solver": sampling.get("solver"), "steps": sampling.get("num_steps"), "tokens_per_call": drawn}

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from experiments.bench.common import print_line
-from mntp.heads import HeadSampling
+from mntp.heads import DiffusionSampling
 from mntp.heads.schedules import DiffusionSchedule
 from mntp.heads.solvers import SOLVERS, STOCHASTIC, Predict, kept_steps
 from mntp.io.files import atomic_write
@@ -139,7 +139,9 @@ def _tokens(target: GaussianMixture, solver: str, steps: int, samples: int, seed
     noise = torch.randn(samples, draws, 1, generator=generator, dtype=torch.float64)
     shares = (torch.randperm(samples, generator=generator) + 0.5) / samples
     noise[:, 0, 0] = torch.special.ndtri(shares.double())
-    return SOLVERS[solver](schedule, target.predict(schedule), noise, HeadSampling(steps, solver))[:, 0]
+    return SOLVERS[solver](
+        schedule, target.predict(schedule), noise, DiffusionSampling(num_steps=steps, solver=solver)
+    )[:, 0]
 
 
 def _figure(errors: dict[str, dict[int, dict[str, float]]]) -> "Figure":

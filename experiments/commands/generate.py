@@ -18,7 +18,7 @@ from experiments.runs.run_or_store import store_captions
 from experiments.scoring.pairs import captions_by_clip, clip_name
 from experiments.scoring.protocol import GENERATION
 from mntp.audio.files import read_audio, write_audio
-from mntp.inference.text_to_audio import TextToAudio, seeds_of
+from mntp.inference.text_to_audio import TextToAudio, assign_seeds
 from mntp.io.files import atomic_write, file_sha256
 from mntp.io.fingerprint import hash_tensors
 from mntp.io.json_lines import read_json, write_json
@@ -63,7 +63,7 @@ def generate(
     seconds: float | None = None,
     continue_from: Path | None = None,
     solver: str | None = None,
-    num_diffusion_steps: int | None = None,
+    num_steps: int | None = None,
     tokens_per_call: int | None = None,
     guidance_scale: float | None = None,
     temperature: float | None = None,
@@ -85,7 +85,7 @@ def generate(
         seconds: length of the sounds, a multiple of the tokenizer's time slice; that of the training clips if left out.
         continue_from: an audio file that every sound begins with.
         solver: of the head, instead of the run's own.
-        num_diffusion_steps: instead of the run's own.
+        num_steps: of the solver for one token, instead of the run's own.
         tokens_per_call: asked at once, instead of the run's own; AudioMNTP alone.
         guidance_scale: instead of the run's own.
         temperature: instead of the run's own.
@@ -100,17 +100,12 @@ def generate(
     asked = _prompts(captions or [], prompts)
     texts = [prompt.caption for prompt in asked]
     model = TextToAudio.from_pretrained(ckpt, bfloat16=bfloat16)
-    given: dict[str, Any] = {
-        "solver": solver,
-        "num_diffusion_steps": num_diffusion_steps,
-        "tokens_per_call": tokens_per_call,
-        "guidance_scale": guidance_scale,
-        "temperature": temperature,
-    }
-    decoding = model.decoding(**{name: value for name, value in given.items() if value is not None})
+    sampling = _given(solver=solver, num_steps=num_steps, temperature=temperature)
+    overrides = _given(tokens_per_call=tokens_per_call, guidance_scale=guidance_scale)
+    decoding = model.decoding(sampling=sampling, **overrides)
     prefix = None if continue_from is None else read_audio(continue_from, model.sample_rate)
     model.check(len(texts), seconds, prefix)
-    front_end = model.system.front_end or {}
+    preprocessing = model.system.preprocessing or {}
     about = {
         "system": type(model.system).__name__,
         "weights": hash_tensors(model.system.state_dict()),
@@ -119,8 +114,8 @@ def generate(
         "seed": seed,
         "seconds": model.max_seconds if seconds is None else seconds,
         "continue_from": None if continue_from is None else file_sha256(continue_from),
-        "tokenizer": front_end["tokenizer"]["fingerprint"],
-        "text": front_end["text"]["fingerprint"],
+        "tokenizer": preprocessing["tokenizer"]["fingerprint"],
+        "text": preprocessing["text"]["fingerprint"],
     }
     clips = _planned(asked, seed)
     out.mkdir(parents=True, exist_ok=True)
@@ -151,6 +146,11 @@ def generate(
                     write_audio(out / clip.file, waveforms[number], model.sample_rate)
                 _print(console, str(out / clip.file))
             bar.update(task, completed=first + len(batch))
+
+
+def _given(**options: Any) -> dict[str, Any]:
+    """The options that are not None."""
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def export(ckpt: Path, out: Path) -> None:
@@ -225,7 +225,7 @@ def _names(table: Path) -> list[str]:
 
 def _planned(prompts: list[Prompt], seed: int) -> list[Clip]:
     width = max(3, len(str(len(prompts) - 1)))
-    seeds = seeds_of([prompt.caption for prompt in prompts], seed)
+    seeds = assign_seeds([prompt.caption for prompt in prompts], seed)
     names = [prompt.name or f"{number:0{width}d}-{file_name(prompt.caption)}" for number, prompt in enumerate(prompts)]
     return [Clip(f"{name}.wav", prompt.caption, one) for name, prompt, one in zip(names, prompts, seeds, strict=True)]
 

@@ -24,7 +24,7 @@ from mntp.initial_weights import INITIAL_WEIGHTS, InitialWeights
 from mntp.masking import MASK_RATIOS, MaskRatio
 from mntp.module import SuiteModule
 from mntp.registry import allow_imports, did_you_mean, import_class
-from mntp.systems import SYSTEMS
+from mntp.systems import SYSTEMS, with_sampling_defaults
 
 SECTIONS = ("trainer", "model", "data", "init")
 # The suite's own classes by the last part of the key that takes them: what an error lists and suggests.
@@ -102,10 +102,8 @@ def _resolve_class(node: Any, section: str, base: type[Any]) -> dict[str, Any]:
         raise ValueError(unknown_class(path, section, known))
     cls = known[path] if path in known else import_class(path, base, section)
     place = "mntp.systems" if cls in SYSTEMS.values() else cls.__module__
-    return {
-        "class_path": f"{place}.{cls.__name__}",
-        "init_args": _with_defaults(cls, node.get("init_args") or {}, section),
-    }
+    init_args = _with_defaults(cls, node.get("init_args") or {}, section)
+    return {"class_path": f"{place}.{cls.__name__}", "init_args": with_sampling_defaults(init_args)}
 
 
 def _with_defaults(cls: Callable[..., Any], given: Mapping[str, Any], section: str) -> dict[str, Any]:

@@ -134,7 +134,7 @@ def _generated(folder: Path, store: Store, rows: list[int], protocol: Protocol, 
 
 def _decoder(checkpoint: Path, store: Store, protocol: Protocol, progress: ProgressFile) -> Decode:
     """A function from rows of the store to waveforms: by the trained model, or by the tokenizer alone."""
-    tokenizer = build_tokenizer(store.front_end()["tokenizer"])
+    tokenizer = build_tokenizer(store.preprocessing()["tokenizer"])
     if protocol["generation"]["source"] == "reconstruction":
         return lambda rows: tokenizer.decode(torch.stack([store.tokens(row) for row in rows]))
     system = load_system(checkpoint)

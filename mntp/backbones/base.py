@@ -1,6 +1,6 @@
-"""What every backbone shares: token embedding, positions, two halves of blocks and the bridge between them.
+"""What backbones share: token embedding, positions, two halves of blocks and the bridge between them.
 
-The causal decoder and MAR's encoder-decoder give the same parts the same names, so that weights carry over by name
+The causal decoder and MAR's encoder-decoder use the same names for the same parts, so that weights carry over by name
 (Table 3, row B; and the public image MAR checkpoints).
 """
 
@@ -20,7 +20,21 @@ from mntp.layers import LayerNorm, free_embedding, xavier_linear
 
 
 class Backbone(nn.Module, ABC):
-    """Embeddings and blocks of MAR's shape (paper section 4.1; specs of MAR's `mar.py`).
+    """What every system needs of a backbone.
+
+    Attributes:
+        dim: C, width of prompts and contexts.
+        num_tokens: N, tokens of a clip.
+        prompt_length: P, prompt positions in front.
+    """
+
+    dim: int
+    num_tokens: int
+    prompt_length: int
+
+
+class TransformerBackbone(Backbone):
+    """Embeddings and blocks of MAR's shape (paper section 4.1; MAR's `mar.py`).
 
     Args:
         token_dim: D, values of a token.
@@ -31,8 +45,11 @@ class Backbone(nn.Module, ABC):
         num_heads: attention heads; must divide dim.
         mlp_ratio: hidden width of a block's MLP over dim.
         dropout: of attention and of projections.
-        checkpoint_activations: in training, keep each block's input alone and run the block again for its gradient:
+        checkpoint_activations: in training, keep only each block's input and run the block again for its gradient:
             the same numbers, a third more work, and memory for one block instead of all.
+
+    Raises:
+        ValueError: dim is not a multiple of num_heads, or depth is not even.
     """
 
     encoder_norm: nn.Module
@@ -86,14 +103,14 @@ class Backbone(nn.Module, ABC):
 
     def _embed_tokens(self, tokens: Tensor, positions: Tensor) -> Tensor:
         """Tokens [B, T, D] at content positions [B, T] -> [B, T, C]."""
-        return self.token_proj(tokens) + rows_of(self.position_embed, self.prompt_length + positions)
+        return self.token_proj(tokens) + look_up_rows(self.position_embed, self.prompt_length + positions)
 
 
-def rows_of(table: Tensor, indices: Tensor) -> Tensor:
+def look_up_rows(table: Tensor, indices: Tensor) -> Tensor:
     """Take rows `indices` [B, T] of a learned table [N, C] -> [B, T, C].
 
-    As `table[indices]`, whose gradient several threads add up in any order on a CPU: two runs would drift apart in
-    their last bits.
+    The same as `table[indices]`, whose gradient is summed in varying order by several threads on a CPU, so that two
+    runs would differ in their last bits.
     """
     return F.embedding(indices, table)
 
@@ -105,7 +122,7 @@ def gather_rows(x: Tensor, positions: Tensor) -> Tensor:
 
 @runtime_checkable
 class BackboneFactory(Protocol):
-    """Builds a backbone once the system knows its tokens and prompt; YAML gives only the backbone's own sizes."""
+    """Builds a backbone when the system knows tokens and prompt; YAML gives only the backbone's own sizes."""
 
     def __call__(self, *, token_dim: int, num_tokens: int, prompt_length: int) -> Backbone:
         """Build it."""

@@ -1,27 +1,111 @@
-"""The causal decoder of AudioNTP and AudioMNTP (paper section 3.1)."""
+"""The causal decoder of AudioNTP and AudioMNTP (paper section 3.1), and what these systems need of such a backbone."""
 
+from abc import abstractmethod
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
-from mntp.backbones.base import Backbone, BackboneFactory
-from mntp.backbones.kv_cache import KVCache
+from mntp.backbones.base import Backbone, BackboneFactory, TransformerBackbone
+from mntp.backbones.kv_cache import Cache, KVCache
 from mntp.layers import free_embedding
 
 
-class CausalTransformer(Backbone):
-    """A causal transformer over [prompt P | BOS | tokens].
+class CausalBackbone(Backbone):
+    """A network over [prompt P | BOS | tokens] whose output t depends on prompt, BOS and the first t tokens alone.
 
-    Output t of T is the context from which the token asked of input t is predicted: input 0 is BOS, input t > 0
-    the t-th token fed. Positions are *content* positions: a token of place i in the clip always gets row i, whatever
-    was dropped before it; BOS has a vector of its own.
+    Output t of T is the context from which the target of input t is predicted: input 0 is BOS, input t > 0 the t-th
+    token. Positions are *content* positions: the token of place i in the clip has position i, whatever was dropped
+    before it.
+    """
+
+    @abstractmethod
+    def forward(
+        self, prompt: Tensor, tokens: Tensor, positions: Tensor, target_embedding: Tensor | None = None
+    ) -> Tensor:
+        """Contexts of a whole sequence.
+
+        Args:
+            prompt: [B, P, C].
+            tokens: [B, T - 1, D], the tokens after BOS.
+            positions: [B, T - 1] int64, their places in the clip.
+            target_embedding: [B, T, C] added to the T inputs (the position that each is to predict), or None.
+
+        Returns:
+            [B, T, C].
+        """
+
+    @abstractmethod
+    def new_cache(self, batch: int, num_parallel: int = 1, fixed: bool = False) -> Cache:
+        """A cache for prompt and clip.
+
+        Args:
+            batch: B.
+            num_parallel: the most target positions that one call predicts.
+            fixed: make all calls of `feed` with T tokens run the same kernels on the same memory (CUDA graphs).
+        """
+
+    @abstractmethod
+    def prefill(
+        self,
+        prompt: Tensor,
+        cache: Any,
+        tokens: Tensor,
+        positions: Tensor,
+        target_embedding: Tensor | None = None,
+        num_parallel: int = 1,
+    ) -> Tensor:
+        """Run prompt, BOS and the tokens that are known already through an empty cache, and advance it.
+
+        Args:
+            prompt: [B, P, C].
+            cache: from `new_cache`.
+            tokens: [B, T - 1, D] after BOS; T = 1 without any.
+            positions: [B, T - 1] int64.
+            target_embedding: as in `feed`, BOS included.
+            num_parallel: as in `feed`.
+
+        Returns:
+            [B, T - 1 + num_parallel, C].
+        """
+
+    @abstractmethod
+    def feed(
+        self,
+        tokens: Tensor,
+        positions: Tensor,
+        cache: Any,
+        target_embedding: Tensor | None = None,
+        num_parallel: int = 1,
+    ) -> Tensor:
+        """Append T tokens and predict `num_parallel` target positions from copies of the last one.
+
+        The copies see all before them and not each other. The caller advances the cache by T, which keeps the first
+        of them.
+
+        Args:
+            tokens: [B, T, D].
+            positions: [B, T] int64.
+            cache: what was fed before.
+            target_embedding: [B, T - 1 + num_parallel, C] added to the inputs (the position that each is to predict),
+                or None.
+            num_parallel: copies of the last token.
+
+        Returns:
+            Contexts [B, T - 1 + num_parallel, C].
+        """
+
+
+class CausalTransformer(TransformerBackbone, CausalBackbone):
+    """MAR's blocks with a causal mask, encoder blocks first.
+
+    A token of place i always gets row i of the position embeddings; BOS has a vector of its own.
 
     Args:
         bridge: keep MAR's norm and linear layer between its halves, which the image weights of the second half expect
             (ours: the paper doesn't say); False leaves them out.
-        args: those of Backbone.
-        sizes: those of Backbone.
+        args: those of TransformerBackbone.
+        sizes: those of TransformerBackbone.
     """
 
     def __init__(self, *args: Any, bridge: bool = True, **sizes: Any) -> None:
@@ -33,24 +117,14 @@ class CausalTransformer(Backbone):
     def forward(
         self, prompt: Tensor, tokens: Tensor, positions: Tensor, target_embedding: Tensor | None = None
     ) -> Tensor:
-        """Contexts of a whole sequence.
-
-        Args:
-            prompt: [B, P, C].
-            tokens: [B, T - 1, D], the tokens behind BOS.
-            positions: [B, T - 1] int64, their places in the clip, increasing.
-            target_embedding: [B, T, C] added to the T inputs (the position each is to predict), or None.
-
-        Returns:
-            [B, T, C].
-        """
+        """Contexts [B, T, C] of a whole sequence; see CausalBackbone."""
         x = torch.cat([self._embed_bos(prompt), self._embed_tokens(tokens, positions)], dim=1)
         if target_embedding is not None:
             x[:, self.prompt_length :] += target_embedding
         return self._run(x, cache=None)[:, self.prompt_length :]
 
     def new_cache(self, batch: int, num_parallel: int = 1, fixed: bool = False) -> KVCache:
-        """A cache for the prompt and a clip, with room for alternatives (`feed`)."""
+        """Keys and values of prompt and clip, with room for the copies of the last token."""
         weight = self.token_proj.weight
         return KVCache(
             num_layers=len(self.encoder_blocks) + len(self.decoder_blocks),
@@ -72,21 +146,9 @@ class CausalTransformer(Backbone):
         target_embedding: Tensor | None = None,
         num_parallel: int = 1,
     ) -> Tensor:
-        """Run prompt, BOS and the tokens that are known already through an empty cache.
-
-        Args:
-            prompt: [B, P, C].
-            cache: of `new_cache`.
-            tokens: [B, T - 1, D] behind BOS; T = 1 without any.
-            positions: [B, T - 1] int64.
-            target_embedding: as in `feed`, BOS included.
-            num_parallel: as in `feed`.
-
-        Returns:
-            [B, T - 1 + num_parallel, C].
-        """
+        """Fill an empty cache; see CausalBackbone."""
         x = torch.cat([self._embed_bos(prompt), self._embed_tokens(tokens, positions)], dim=1)
-        x = _ask(x, target_embedding, num_parallel)
+        x = _repeat_last(x, target_embedding, num_parallel)
         z = self._feed(x, cache, num_parallel)
         cache.advance(x.shape[1] - (num_parallel - 1))
         return z[:, self.prompt_length :]
@@ -99,25 +161,9 @@ class CausalTransformer(Backbone):
         target_embedding: Tensor | None = None,
         num_parallel: int = 1,
     ) -> Tensor:
-        """Feed T more tokens, and ask `num_parallel` questions of the last; the caller advances the cache by T.
-
-        The copies of the last token, each with a target of its own, see all before it and not each other; the first
-        of them stays.
-
-        Args:
-            tokens: [B, T, D].
-            positions: [B, T] int64.
-            cache: what was fed before.
-            target_embedding: [B, T - 1 + num_parallel, C] added to the inputs (the position each is to predict), or
-                None.
-            num_parallel: copies of the last token.
-
-        Returns:
-            Contexts [B, T - 1 + num_parallel, C].
-        """
-        return self._feed(
-            _ask(self._embed_tokens(tokens, positions), target_embedding, num_parallel), cache, num_parallel
-        )
+        """Append tokens to a cache; see CausalBackbone."""
+        x = _repeat_last(self._embed_tokens(tokens, positions), target_embedding, num_parallel)
+        return self._feed(x, cache, num_parallel)
 
     def _feed(self, x: Tensor, cache: KVCache, num_parallel: int) -> Tensor:
         cache.open(x.shape[1], num_parallel)
@@ -136,19 +182,19 @@ class CausalTransformer(Backbone):
         return self.decoder_norm(x)
 
 
-def _ask(x: Tensor, target_embedding: Tensor | None, num_parallel: int) -> Tensor:
-    """Repeat the last input for each of its questions, and add targets to the last inputs."""
+def _repeat_last(x: Tensor, target_embedding: Tensor | None, num_parallel: int) -> Tensor:
+    """Repeat the last input once per target position, and add target embeddings to the last inputs."""
     x = torch.cat([x[:, :-1], x[:, -1:].expand(-1, num_parallel, -1)], dim=1)
     if target_embedding is None:
         return x
-    asking = target_embedding.shape[1]
-    return torch.cat([x[:, :-asking], x[:, -asking:] + target_embedding], dim=1)
+    count = target_embedding.shape[1]
+    return torch.cat([x[:, :-count], x[:, -count:] + target_embedding], dim=1)
 
 
 @runtime_checkable
 class CausalBackboneFactory(BackboneFactory, Protocol):
-    """A factory of this family only."""
+    """Builds a causal backbone."""
 
-    def __call__(self, *, token_dim: int, num_tokens: int, prompt_length: int) -> CausalTransformer:
+    def __call__(self, *, token_dim: int, num_tokens: int, prompt_length: int) -> CausalBackbone:
         """Build it."""
         ...

@@ -1,7 +1,17 @@
 """Cached keys and values of a causal backbone."""
 
+from typing import Protocol
+
 import torch
 from torch import Tensor
+
+
+class Cache(Protocol):
+    """What a causal backbone remembers of the inputs so far."""
+
+    def advance(self, num_positions: int) -> None:
+        """Keep `num_positions` more of the inputs that were fed last."""
+        ...
 
 
 class KVCache:
@@ -10,8 +20,8 @@ class KVCache:
     Args:
         num_layers, batch_size, num_heads, max_length, head_dim: sizes; max_length in positions.
         device, dtype: of the cached tensors.
-        fixed: attend to all of `max_length`, what isn't filled masked out: every call of T positions then has the same
-            shapes and runs the same kernels on the same memory, and can be captured as a CUDA graph.
+        fixed: attend to all of `max_length`, with what is not filled masked out. Every call of T positions then has
+            the same shapes and runs the same kernels on the same memory, so that it can be captured as a CUDA graph.
     """
 
     def __init__(
@@ -44,7 +54,7 @@ class KVCache:
         return self._store.numel() * self._store.element_size()
 
     def open(self, num_new: int, num_parallel: int = 1) -> None:
-        """Choose places for `num_new` positions, and whom each of them sees: all before it, and itself.
+        """Reserve places for `num_new` positions and build their attention mask: each sees all before it and itself.
 
         The last `num_parallel` are alternatives to each other: they see what is before the first of them.
         """
@@ -58,12 +68,12 @@ class KVCache:
         self._seen = len(places)
 
     def append(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Write keys and values [B, heads, T, head_dim] to their places; return both with all that may be seen."""
+        """Write keys and values [B, heads, T, head_dim] to their places; return both for all visible positions."""
         self._store[layer, 0].index_copy_(2, self._new, keys.to(self._store.dtype))
         self._store[layer, 1].index_copy_(2, self._new, values.to(self._store.dtype))
         return self._store[layer, 0, :, :, : self._seen], self._store[layer, 1, :, :, : self._seen]
 
     def advance(self, num_positions: int) -> None:
-        """Count `num_positions` as filled; what was written behind them will be overwritten."""
+        """Count `num_positions` as filled; what was written after them will be overwritten."""
         self.length += num_positions
         self._start.fill_(self.length)

@@ -5,18 +5,18 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from mntp.backbones.base import Backbone, BackboneFactory, gather_rows
+from mntp.backbones.base import BackboneFactory, TransformerBackbone, gather_rows
 from mntp.layers import free_embedding
 from mntp.masking import kept_positions
 
 
-class MaskedEncoderDecoder(Backbone):
+class MaskedEncoderDecoder(TransformerBackbone):
     """The encoder sees prompt and visible tokens; the decoder also a mask token for each hidden position.
 
     Attention is bidirectional. The learned `output_position_embed` is added to the contexts before the head, as MAR
     adds its `diffusion_pos_embed`.
 
-    Args: those of Backbone.
+    Args: those of TransformerBackbone.
     """
 
     def __init__(self, *args: Any, **sizes: Any) -> None:

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from torch import Tensor
+
 
 @dataclass(frozen=True)
 class Guidance:
@@ -14,11 +16,15 @@ class Guidance:
             MAR's, rising with the share of tokens revealed.
         convention: what a scale means. `mar`: eps_u + w (eps_c - eps_u), no guidance at 1; `paper`:
             eps_c + w (eps_c - eps_u) as Eq. 4 is printed, no guidance at 0.
+        space: what is extrapolated: the `context` z, the head's `output`, or its `logits`. None takes the first of the
+            head's `guidance_spaces`, which is the output of diffusion (the paper) and flow heads and the context of
+            others.
     """
 
     scale: float = 7.0
     schedule: Literal["annealed", "constant", "linear"] = "annealed"
     convention: Literal["mar", "paper"] = "mar"
+    space: Literal["context", "output", "logits"] | None = None
 
     def at(self, num_revealed: int, num_hidden_after: int, num_tokens: int) -> float:
         """Scale in MAR's convention for the tokens revealed next.
@@ -43,3 +49,14 @@ class Guidance:
         if self.convention == "mar":
             return self.scale == 1
         return self.scale == 0 and self.schedule == "constant"
+
+
+def guide_contexts(z: Tensor, z_uncond: Tensor, scale: float) -> Tensor:
+    """Extrapolate contexts [M, C] from those of the fake prompt to those of the caption: z_u + w (z_c - z_u).
+
+    Args:
+        z: contexts of the caption.
+        z_uncond: contexts of the fake prompt.
+        scale: w, in MAR's convention; 1 returns `z` itself.
+    """
+    return z if scale == 1 else z_uncond + scale * (z - z_uncond)

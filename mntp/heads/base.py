@@ -4,75 +4,37 @@ M scored pairs (context, token), C width of a context, D values of a token, S sa
 """
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
-from mntp.registry import did_you_mean
-
-
-@dataclass(frozen=True)
-class HeadSampling:
-    """How a head draws one token from a context; never part of what is trained.
-
-    Args:
-        num_diffusion_steps: time steps of the solver for one token (the paper: 100); a head that solves nothing
-            ignores it.
-        solver: one of the head's `solvers`; None takes the first of them.
-        temperature: 1 draws from the model. What it scales is said by each head (Figure 6b: the injected noise).
-        x0_limit: clamps the head's intermediate estimates of a token to +-x0_limit (tokens have unit variance). With
-            None, as in MAR and the paper, nothing is clamped. Ancestral sampling from models that were trained for
-            minutes needs it.
-        guided_steps: the part of the way from noise (0) to token (1) whose steps are guided; the others cost half
-            (limited intervals of guidance: arXiv 2404.07724). MAR and the paper guide all.
-
-    Raises:
-        ValueError: fewer than 1 step, a number out of range, or a part that is none.
-    """
-
-    num_diffusion_steps: int = 100
-    solver: str | None = None
-    temperature: float = 1.0
-    x0_limit: float | None = None
-    guided_steps: tuple[float, float] = (0.0, 1.0)
-
-    def __post_init__(self) -> None:
-        if self.num_diffusion_steps < 1:
-            raise ValueError(f"decoding.num_diffusion_steps: expected at least 1, got {self.num_diffusion_steps}")
-        if not self.temperature >= 0:
-            raise ValueError(f"decoding.temperature: expected a number from 0 up, got {self.temperature}")
-        if self.x0_limit is not None and not self.x0_limit > 0:
-            raise ValueError(f"decoding.x0_limit: expected a number above 0, or none, got {self.x0_limit}")
-        begin, end = self.guided_steps
-        object.__setattr__(self, "guided_steps", (begin, end))  # from a list as well: settings name a captured graph
-        if not 0 <= begin <= end <= 1:
-            raise ValueError(f"decoding.guided_steps: expected [begin, end] within 0 to 1, got [{begin}, {end}]")
-
-    def is_guided(self, step: int) -> bool:
-        """Whether the step with number `step` from the noise, 0 to S - 1, is guided."""
-        begin, end = self.guided_steps
-        return begin <= (step + 0.5) / self.num_diffusion_steps <= end
+from mntp.heads.settings import HeadSampling
 
 
 class Head(nn.Module, ABC):
     """A conditional distribution over single tokens that can be trained, measured and sampled.
 
-    Heads return one loss for each pair, unreduced; what is averaged is the system's business. They draw nothing on
-    their own: randomness comes in as a generator (training) or as the noise itself (measuring, sampling).
+    Heads return one loss for each pair; the system averages them. They have no random state: training takes a
+    generator, measuring and sampling take the noise itself.
 
     Attributes:
-        solvers: names of the ways to draw a token, the default first.
-        held_out_name: what `held_out_loss` measures; numbers under different names don't compare.
+        held_out_name: what `held_out_loss` measures; numbers under different names can't be compared.
         held_out_digits: digits after the decimal point that tables show of it.
         held_out_better: -1 where lower is better, 1 where higher is.
+        sampling_type: class of the settings that `sample` takes.
+        guidance_spaces: where classifier-free guidance can act, the default first. `context` is the extrapolation of
+            z, which the sampler does for every head. `output` (what the network puts out) and `logits` are the head's
+            own, in `sample`.
+        target: what the head predicts: `values` of tokens [M, D], or `ids` [M] in the tokenizer's vocabulary.
     """
 
-    solvers: ClassVar[tuple[str, ...]]
     held_out_name: ClassVar[str]
     held_out_digits: ClassVar[int] = 4
     held_out_better: ClassVar[int] = -1
+    sampling_type: ClassVar[type[HeadSampling]] = HeadSampling
+    guidance_spaces: ClassVar[tuple[str, ...]] = ("context",)
+    target: ClassVar[Literal["values", "ids"]] = "values"
 
     def __init__(self, token_dim: int, cond_dim: int) -> None:
         super().__init__()
@@ -80,16 +42,26 @@ class Head(nn.Module, ABC):
         self.cond_dim = cond_dim
 
     @abstractmethod
-    def loss(self, z: Tensor, x: Tensor, generator: torch.Generator) -> Tensor:
-        """Training loss of tokens x [M, D] under contexts z [M, C] -> [M] float32."""
+    def loss(self, z: Tensor, target: Tensor, generator: torch.Generator, step: int = 0) -> Tensor:
+        """Training loss of each pair.
+
+        Args:
+            z: contexts [M, C].
+            target: tokens [M, D] float, or their ids [M] int64, as `self.target` says.
+            generator: on the device of z.
+            step: optimiser step, from 0, for objectives that change in the course of the training.
+
+        Returns:
+            [M] float32 or better.
+        """
 
     @abstractmethod
-    def held_out_loss(self, z: Tensor, x: Tensor, level: Tensor, noise: Tensor) -> Tensor:
+    def held_out_loss(self, z: Tensor, target: Tensor, level: Tensor, noise: Tensor) -> Tensor:
         """Loss for comparing models, a pure function of its arguments.
 
         Args:
             z: contexts [M, C].
-            x: tokens [M, D].
+            target: as in `loss`.
             level: [M] in [0, 1), chooses the noise level (the caller stratifies it).
             noise: [M, D] standard normal.
 
@@ -98,19 +70,24 @@ class Head(nn.Module, ABC):
             without the bound term.
         """
 
-    def solver(self, sampling: HeadSampling) -> str:
-        """Name of the solver that `sampling` means.
+    def settings(self, sampling: HeadSampling | dict[str, Any]) -> HeadSampling:
+        """Settings of this head's own type, checked.
+
+        Args:
+            sampling: such settings, or plain values by name.
 
         Raises:
-            ValueError: this head has no such solver.
+            ValueError: the head has no such setting, can't do what it says, or the settings are another head's.
         """
-        name = sampling.solver or self.solvers[0]
-        if name not in self.solvers:
+        if isinstance(sampling, dict):
+            sampling = self.sampling_type.from_dict(sampling, type(self).__name__)
+        if type(sampling) is not self.sampling_type:
             raise ValueError(
-                f"{type(self).__name__} has no solver {name!r}; known: {', '.join(self.solvers)}"
-                f"{did_you_mean(name, self.solvers)}"
+                f"decoding.sampling: got {type(sampling).__name__}, but {type(self).__name__} takes "
+                f"{self.sampling_type.__name__}"
             )
-        return name
+        self.check(sampling)
+        return sampling
 
     def check(self, sampling: HeadSampling) -> None:
         """Refuse, before anything is trained, what `sample` could not do.
@@ -118,11 +95,10 @@ class Head(nn.Module, ABC):
         Raises:
             ValueError: as in `sample`.
         """
-        self.solver(sampling)
 
     @abstractmethod
     def num_draws(self, sampling: HeadSampling) -> int:
-        """Standard normal draws of D values that sampling one token uses up."""
+        """Standard normal draws of D values that sampling one token takes."""
 
     @abstractmethod
     def sample(
@@ -139,22 +115,23 @@ class Head(nn.Module, ABC):
         Args:
             z: contexts [M, C].
             noise: [M, num_draws(sampling), D] standard normal, in the order of use.
-            sampling: solver, steps, temperature.
-            z_uncond: contexts [M, C] of the fake prompt, for classifier-free guidance.
-            guidance_scale: in MAR's convention, 1 is no guidance; only with z_uncond. As a tensor [] it may change
-                under a captured graph.
+            sampling: settings of type `sampling_type`.
+            z_uncond: contexts [M, C] of the fake prompt, for guidance in the head's own space (`output`, `logits`);
+                None for heads that are guided in the space of contexts alone.
+            guidance_scale: in MAR's convention, 1 is no guidance; only with z_uncond. A tensor [] may change between
+                replays of a captured graph.
 
         Returns:
-            [M, D] float32.
+            [M, D] float32; a head that predicts ids returns their vectors.
 
         Raises:
-            ValueError: an unknown solver, or a number of steps that it can't take.
+            ValueError: a number of steps that the head can't take.
         """
 
 
 @runtime_checkable
 class HeadFactory(Protocol):
-    """Builds a head once the system knows its tokens and width; YAML gives only the head's own arguments."""
+    """Builds a head when the system knows token_dim and width; YAML gives only the head's own arguments."""
 
     def __call__(self, *, token_dim: int, cond_dim: int) -> Head:
         """Build it."""

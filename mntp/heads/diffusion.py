@@ -5,16 +5,28 @@ MSE(eps) + the variational bound term with the mean detached: MAR's code trains 
 """
 
 import math
+from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from einops import repeat
 from torch import Tensor
 
-from mntp.heads.base import Head, HeadSampling
+from mntp.heads.base import Head
 from mntp.heads.denoiser import MLPDenoiser, guided_denoiser
 from mntp.heads.likelihood import discretised_log_likelihood, normal_kl
 from mntp.heads.schedules import DiffusionSchedule, table_on
+from mntp.heads.settings import HeadSampling, SolverSampling
 from mntp.heads.solvers import SOLVERS, STOCHASTIC, kept_steps
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiffusionSampling(SolverSampling):
+    """Settings of DiffusionHead; the temperature scales the noise that each solver names. See SolverSampling."""
+
+    solvers: ClassVar[tuple[str, ...]] = tuple(SOLVERS)
+
+    solver: str = "ancestral"
 
 
 class DiffusionHead(Head):
@@ -28,8 +40,9 @@ class DiffusionHead(Head):
         num_noise_draws: independent (t, noise) draws for each pair and step (MAR's model default: 4).
     """
 
-    solvers = tuple(SOLVERS)
     held_out_name = "loss"
+    sampling_type = DiffusionSampling
+    guidance_spaces = ("output", "context")
 
     def __init__(
         self, token_dim: int, cond_dim: int, width: int = 1024, depth: int = 3, num_noise_draws: int = 4
@@ -40,10 +53,10 @@ class DiffusionHead(Head):
         self.schedule = DiffusionSchedule.cosine()
         self._log_betas = self.schedule.betas.log()
 
-    def loss(self, z: Tensor, x: Tensor, generator: torch.Generator) -> Tensor:
+    def loss(self, z: Tensor, target: Tensor, generator: torch.Generator, step: int = 0) -> Tensor:
         """MSE + bound term, averaged over D and over `num_noise_draws` draws -> [M]."""
         draws = self.num_noise_draws
-        z, x = repeat(z, "m c -> (k m) c", k=draws), repeat(x, "m d -> (k m) d", k=draws)
+        z, x = repeat(z, "m c -> (k m) c", k=draws), repeat(target, "m d -> (k m) d", k=draws)
         t = torch.randint(self.schedule.num_steps, x.shape[:1], generator=generator, device=x.device)
         dtype = torch.promote_types(x.dtype, torch.float32)  # noise and noisy tokens never in half precision
         noise = torch.randn(x.shape, generator=generator, device=x.device, dtype=dtype)
@@ -58,10 +71,10 @@ class DiffusionHead(Head):
         mse = (noise - eps).square().mean(dim=-1)
         return mse, self._bound(x, x_t, t, eps.detach(), v).mean(dim=-1) / math.log(2)
 
-    def held_out_loss(self, z: Tensor, x: Tensor, level: Tensor, noise: Tensor) -> Tensor:
+    def held_out_loss(self, z: Tensor, target: Tensor, level: Tensor, noise: Tensor) -> Tensor:
         """Squared error of the predicted noise at t = floor(1000 level), averaged over D -> [M]."""
         t = (level * self.schedule.num_steps).long()
-        eps = self.net(self.diffuse(x, t, noise), t, z).to(noise.dtype)[:, : self.token_dim]
+        eps = self.net(self.diffuse(target, t, noise), t, z).to(noise.dtype)[:, : self.token_dim]
         return (noise - eps).square().mean(dim=-1)
 
     def diffuse(self, x: Tensor, t: Tensor, noise: Tensor) -> Tensor:
@@ -70,13 +83,14 @@ class DiffusionHead(Head):
         return alpha_bar.sqrt() * x + (1 - alpha_bar).sqrt() * noise
 
     def check(self, sampling: HeadSampling) -> None:
-        """Refuse an unknown solver, or more or fewer steps than the schedule can keep."""
-        super().check(sampling)
-        kept_steps(self.schedule, self.solver(sampling), sampling.num_diffusion_steps)
+        """Refuse more or fewer steps than the schedule can keep."""
+        assert isinstance(sampling, DiffusionSampling)
+        kept_steps(self.schedule, sampling.solver, sampling.num_steps)
 
     def num_draws(self, sampling: HeadSampling) -> int:
         """One for each step with the stochastic solvers, the starting noise alone with the deterministic ones."""
-        return sampling.num_diffusion_steps if self.solver(sampling) in STOCHASTIC else 1
+        assert isinstance(sampling, DiffusionSampling)
+        return sampling.num_steps if sampling.solver in STOCHASTIC else 1
 
     @torch.no_grad()
     def sample(
@@ -94,8 +108,8 @@ class DiffusionHead(Head):
         divide the network's error by sqrt(alpha-bar), which is 5e-5 there: a network that is not trained to the end
         needs `x0_limit`, which MAR and the paper do without. The other solvers start later (see `kept_steps`).
         """
-        solver = self.solver(sampling)
-        schedule = kept_steps(self.schedule, solver, sampling.num_diffusion_steps)
+        assert isinstance(sampling, DiffusionSampling)
+        schedule = kept_steps(self.schedule, sampling.solver, sampling.num_steps)
         last = schedule.num_steps - 1
         denoise = guided_denoiser(
             self.net,
@@ -110,7 +124,7 @@ class DiffusionHead(Head):
             guided, conditional = denoise(x, k)
             return guided[:, : self.token_dim], conditional[:, self.token_dim :]
 
-        return SOLVERS[solver](schedule, predict, noise, sampling)
+        return SOLVERS[sampling.solver](schedule, predict, noise, sampling)
 
     def _bound(self, x: Tensor, x_t: Tensor, t: Tensor, eps: Tensor, v: Tensor) -> Tensor:
         """Bound term in nats [M, D]: KL of the posteriors, at t = 0 the discretised likelihood of x."""

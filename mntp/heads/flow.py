@@ -4,14 +4,27 @@ Time runs from noise to token: x_t = (1 - t) noise + t x, so that t = 0 is pure 
 predicts the velocity x - noise.
 """
 
+from dataclasses import dataclass
+from typing import ClassVar
+
 import torch
 from einops import repeat
 from torch import Tensor
 
-from mntp.heads.base import Head, HeadSampling
+from mntp.heads.base import Head
 from mntp.heads.denoiser import MLPDenoiser, guided_denoiser
+from mntp.heads.settings import HeadSampling, SolverSampling
 
 TIME_SCALE = 1000.0  # the sinusoids of the time are made for 0 .. 1000
+
+
+@dataclass(frozen=True, kw_only=True)
+class FlowSampling(SolverSampling):
+    """Settings of FlowMatchingHead; the temperature scales the starting noise. See SolverSampling."""
+
+    solvers: ClassVar[tuple[str, ...]] = ("euler", "heun")
+
+    solver: str = "euler"
 
 
 class FlowMatchingHead(Head):
@@ -27,8 +40,9 @@ class FlowMatchingHead(Head):
         num_noise_draws: independent (t, noise) draws for each pair and step.
     """
 
-    solvers = ("euler", "heun")
     held_out_name = "velocity_loss"
+    sampling_type = FlowSampling
+    guidance_spaces = ("output", "context")
 
     def __init__(
         self, token_dim: int, cond_dim: int, width: int = 1024, depth: int = 3, num_noise_draws: int = 4
@@ -37,18 +51,18 @@ class FlowMatchingHead(Head):
         self.num_noise_draws = num_noise_draws
         self.net = MLPDenoiser(token_dim, cond_dim, width, depth, out_dim=token_dim)
 
-    def loss(self, z: Tensor, x: Tensor, generator: torch.Generator) -> Tensor:
+    def loss(self, z: Tensor, target: Tensor, generator: torch.Generator, step: int = 0) -> Tensor:
         """Squared error of the velocity at uniform times, averaged over D and `num_noise_draws` draws -> [M]."""
         draws = self.num_noise_draws
-        z, x = repeat(z, "m c -> (k m) c", k=draws), repeat(x, "m d -> (k m) d", k=draws)
+        z, x = repeat(z, "m c -> (k m) c", k=draws), repeat(target, "m d -> (k m) d", k=draws)
         dtype = torch.promote_types(x.dtype, torch.float32)  # noise and noisy tokens never in half precision
         t = torch.rand(x.shape[:1], generator=generator, device=x.device, dtype=dtype)
         noise = torch.randn(x.shape, generator=generator, device=x.device, dtype=dtype)
         return self._error(z, x, t, noise).view(draws, -1).mean(dim=0)
 
-    def held_out_loss(self, z: Tensor, x: Tensor, level: Tensor, noise: Tensor) -> Tensor:
+    def held_out_loss(self, z: Tensor, target: Tensor, level: Tensor, noise: Tensor) -> Tensor:
         """Squared error of the velocity at t = level, averaged over D -> [M]."""
-        return self._error(z, x, level.to(noise.dtype), noise)
+        return self._error(z, target, level.to(noise.dtype), noise)
 
     def num_draws(self, sampling: HeadSampling) -> int:
         """The starting noise."""
@@ -68,17 +82,17 @@ class FlowMatchingHead(Head):
 
         The last step is Euler's with both: it lands on the estimate of the token, and t = 1 is never asked for.
         """
-        num_steps, second_order = sampling.num_diffusion_steps, self.solver(sampling) == "heun"
-
+        assert isinstance(sampling, FlowSampling)
+        num_steps, second_order, limit = sampling.num_steps, sampling.solver == "heun", sampling.x0_limit
         times = [step / num_steps * TIME_SCALE for step in range(num_steps)]
         denoise = guided_denoiser(self.net, times, z, z_uncond, guidance_scale, sampling.is_guided)
 
         def velocity(x: Tensor, step: int) -> Tensor:
             v, _ = denoise(x, step)
-            if sampling.x0_limit is None:
+            if limit is None:
                 return v
             left = 1 - step / num_steps
-            return ((x + left * v).clamp(-sampling.x0_limit, sampling.x0_limit) - x) / left
+            return ((x + left * v).clamp(-limit, limit) - x) / left
 
         x = sampling.temperature * noise[:, 0]
         for step in range(num_steps):

@@ -4,17 +4,38 @@ M pairs, K components, D values of a token, C width of a context.
 """
 
 import math
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from mntp.heads.base import Head, HeadSampling
+from mntp.heads.base import Head
 from mntp.heads.denoiser import ResidualBlock
+from mntp.heads.settings import HeadSampling, check_x0_limit
 from mntp.layers import LayerNorm, xavier_linear, zero_linear
 
 MIN_SCALE = 1e-3  # GIVT: 1e-6, with which a component can collapse on one token; ours
 SPREAD = 0.1  # standard deviation of the components' means at initialisation; ours
+
+
+@dataclass(frozen=True, kw_only=True)
+class MixtureSampling(HeadSampling):
+    """Settings of MixtureHead.
+
+    Args:
+        temperature: scales the components' standard deviations.
+        x0_limit: clips the component's mean to +-x0_limit; None clips nothing.
+
+    Raises:
+        ValueError: a value out of range.
+    """
+
+    x0_limit: float | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_x0_limit(self.x0_limit)
 
 
 class Mixture(NamedTuple):
@@ -34,9 +55,8 @@ class Mixture(NamedTuple):
 class MixtureHead(Head):
     """p(x | z) as a mixture of K diagonal Gaussians, K + 2 K D outputs of a small residual MLP of z.
 
-    Sampling is exact and one network call. The temperature multiplies the components' scales. Guidance acts on the
-    context, z_u + w (z_c - z_u), with one network call: the sharpened density p_c^w p_u^(1-w) of GIVT is no mixture,
-    and drawing from it by rejection would use up an unbounded number of draws.
+    Sampling is exact and takes one network call. Guidance acts on the context: the sharpened density p_c^w p_u^(1-w)
+    of GIVT is no mixture, and drawing from it by rejection would take an unbounded number of draws.
 
     Args:
         token_dim: D.
@@ -46,8 +66,8 @@ class MixtureHead(Head):
         num_components: K.
     """
 
-    solvers = ("exact",)
     held_out_name = "nll"
+    sampling_type = MixtureSampling
 
     def __init__(
         self, token_dim: int, cond_dim: int, width: int = 1024, depth: int = 3, num_components: int = 16
@@ -73,13 +93,13 @@ class MixtureHead(Head):
         logits, means, scales = out.split([count, count * self.token_dim, count * self.token_dim], dim=-1)
         return Mixture(logits.log_softmax(dim=-1), means.view(shape), MIN_SCALE + square_plus(scales).view(shape))
 
-    def loss(self, z: Tensor, x: Tensor, generator: torch.Generator) -> Tensor:
+    def loss(self, z: Tensor, target: Tensor, generator: torch.Generator, step: int = 0) -> Tensor:
         """Negative log likelihood in nats, divided by D -> [M]; draws nothing."""
-        return self._nll(z, x)
+        return self._nll(z, target)
 
-    def held_out_loss(self, z: Tensor, x: Tensor, level: Tensor, noise: Tensor) -> Tensor:
+    def held_out_loss(self, z: Tensor, target: Tensor, level: Tensor, noise: Tensor) -> Tensor:
         """The training loss: it is exact, and needs neither level nor noise."""
-        return self._nll(z, x)
+        return self._nll(z, target)
 
     def num_draws(self, sampling: HeadSampling) -> int:
         """One whose first value chooses the component, one for the Gaussian."""
@@ -95,13 +115,8 @@ class MixtureHead(Head):
         z_uncond: Tensor | None = None,
         guidance_scale: float | Tensor = 1.0,
     ) -> Tensor:
-        """Choose a component by the normal distribution function of the first draw's first value, then draw from it.
-
-        `x0_limit` cuts the component's mean.
-        """
-        self.solver(sampling)  # refuses an unknown name
-        if z_uncond is not None and (isinstance(guidance_scale, Tensor) or guidance_scale != 1.0):
-            z = z_uncond + guidance_scale * (z - z_uncond)
+        """Choose a component by the normal distribution function of the first draw's first value, then draw from it."""
+        assert isinstance(sampling, MixtureSampling) and z_uncond is None
         mixture = self.mixture(z)
         below = mixture.log_weights.exp().cumsum(dim=-1)[:, :-1]  # the last one takes the rest
         component = (torch.special.ndtr(noise[:, 0, :1].to(below.dtype)) > below).sum(dim=-1)

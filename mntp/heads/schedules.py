@@ -112,7 +112,7 @@ class DiffusionSchedule:
 
     def _check(self, num_steps: int) -> None:
         if not 2 <= num_steps <= self.num_steps:
-            raise ValueError(f"decoding.num_diffusion_steps: expected 2 to {self.num_steps}, got {num_steps}")
+            raise ValueError(f"decoding.sampling.num_steps: expected 2 to {self.num_steps}, got {num_steps}")
 
     def _keep(self, kept: Tensor) -> "DiffusionSchedule":
         """The schedule of the steps `kept`, in rising order."""

@@ -10,8 +10,8 @@ from typing import Protocol
 
 from torch import Tensor
 
-from mntp.heads.base import HeadSampling
 from mntp.heads.schedules import DiffusionSchedule
+from mntp.heads.settings import SolverSampling
 
 # (x_k [M, D], step k of the schedule) -> predicted noise and variance output, both [M, D].
 Predict = Callable[[Tensor, int], tuple[Tensor, Tensor]]
@@ -20,7 +20,9 @@ Predict = Callable[[Tensor, int], tuple[Tensor, Tensor]]
 class Solver(Protocol):
     """Draws tokens [M, D] from noise [M, draws, D]."""
 
-    def __call__(self, schedule: DiffusionSchedule, predict: Predict, noise: Tensor, sampling: HeadSampling) -> Tensor:
+    def __call__(
+        self, schedule: DiffusionSchedule, predict: Predict, noise: Tensor, sampling: SolverSampling
+    ) -> Tensor:
         """Walk the steps of `schedule`."""
         ...
 
@@ -64,7 +66,7 @@ def kept_steps(training: DiffusionSchedule, solver: str, num_steps: int) -> Diff
     return training.respaced(num_steps) if solver == "ancestral" else training.spaced_by_log_snr(num_steps)
 
 
-def ancestral(schedule: DiffusionSchedule, predict: Predict, noise: Tensor, sampling: HeadSampling) -> Tensor:
+def ancestral(schedule: DiffusionSchedule, predict: Predict, noise: Tensor, sampling: SolverSampling) -> Tensor:
     """DDPM with a learned variance range (arXiv 2006.11239, algorithm 2; 2102.09672, eq. 15), as in MAR and the paper.
 
     Takes S draws: the starting noise and one for each step but the last. The temperature multiplies the latter.
@@ -81,7 +83,7 @@ def ancestral(schedule: DiffusionSchedule, predict: Predict, noise: Tensor, samp
     return x
 
 
-def ddim(schedule: DiffusionSchedule, predict: Predict, noise: Tensor, sampling: HeadSampling) -> Tensor:
+def ddim(schedule: DiffusionSchedule, predict: Predict, noise: Tensor, sampling: SolverSampling) -> Tensor:
     """DDIM with eta 0 (arXiv 2010.02502, eq. 12), of first order on the probability flow.
 
     Takes one draw, the starting noise; the temperature multiplies it.
@@ -94,7 +96,7 @@ def ddim(schedule: DiffusionSchedule, predict: Predict, noise: Tensor, sampling:
     return x_0
 
 
-def dpmpp_2m(schedule: DiffusionSchedule, predict: Predict, noise: Tensor, sampling: HeadSampling) -> Tensor:
+def dpmpp_2m(schedule: DiffusionSchedule, predict: Predict, noise: Tensor, sampling: SolverSampling) -> Tensor:
     """DPM-Solver++ (2M) on the estimate of x_0 (arXiv 2211.01095, algorithm 2): second order, one call a step.
 
     The first step and the last are of first order. Takes one draw, the starting noise; the temperature multiplies it.
@@ -102,7 +104,7 @@ def dpmpp_2m(schedule: DiffusionSchedule, predict: Predict, noise: Tensor, sampl
     return _multistep(schedule, predict, sampling.temperature * noise[:, 0], sampling, draws=None)
 
 
-def sde_dpmpp_2m(schedule: DiffusionSchedule, predict: Predict, noise: Tensor, sampling: HeadSampling) -> Tensor:
+def sde_dpmpp_2m(schedule: DiffusionSchedule, predict: Predict, noise: Tensor, sampling: SolverSampling) -> Tensor:
     """SDE-DPM-Solver++ (2M) (arXiv 2211.01095, eq. 19): the same for the reverse diffusion, with fresh noise each step.
 
     Takes S draws: the starting noise and one for each step but the last. The temperature multiplies the latter.
@@ -120,7 +122,7 @@ STOCHASTIC = ("ancestral", "sde_dpmpp_2m")
 
 
 def _multistep(
-    schedule: DiffusionSchedule, predict: Predict, start: Tensor, sampling: HeadSampling, draws: Tensor | None
+    schedule: DiffusionSchedule, predict: Predict, start: Tensor, sampling: SolverSampling, draws: Tensor | None
 ) -> Tensor:
     """Extrapolate x_0 from its last two estimates; by the flow or, with draws [M, S - 1, D], by the SDE."""
     last = schedule.num_steps - 1
@@ -179,7 +181,7 @@ def _estimate(
         predict: the network.
         x: x_k [M, D].
         k: the step.
-        x0_limit: see HeadSampling.
+        x0_limit: see SolverSampling.
         error: mean squared error of the predicted noise [M, 1], to shrink the estimate by; None trusts the network.
     """
     eps, v = predict(x, k)

@@ -20,31 +20,35 @@ from mntp.io.files import atomic_folder, atomic_write
 from mntp.pretrained.checkpoints import load_strictly
 from mntp.pretrained.hub import checkpoint_folder
 from mntp.systems import AudioSystem, build_system, plain_arguments
+from mntp.systems.preprocessing import EARLIER_KEY, KEY
 
-FORMAT = 1
+FORMAT = 2  # 1: other names of arguments (`mntp.systems.earlier_names`) and of the preprocessing; still read
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 _SYSTEM, _TOKENIZER = "system.", "tokenizer."
 
 
 def write_model_folder(system: AudioSystem, folder: Path) -> None:
-    """Write a system with its front end, whole or not at all. A folder of this kind is replaced; one writer at a time.
+    """Write a system with its preprocessing, whole or not at all. A folder of this kind is replaced.
+
+    Only one process may write at a time.
 
     Raises:
-        ValueError: the system was built in Python from objects, or has no front end; or the folder holds other files.
+        ValueError: the system was built in Python from objects, or has no preprocessing; or the folder holds other
+            files.
         OSError: the disk is full or the folder can't be written.
     """
     class_path, arguments = plain_arguments(system)
-    if system.front_end is None:
+    if system.preprocessing is None:
         raise ValueError("the system has no tokenizer: it was not trained on prepared data")
     if folder.exists() and (not folder.is_dir() or {file.name for file in folder.iterdir()} - {CONFIG, WEIGHTS}):
         raise ValueError(f"{folder}: holds other files than a model's; name a new folder, or an empty one")
-    tokenizer = dict(system.front_end["tokenizer"])
+    tokenizer = dict(system.preprocessing["tokenizer"])
     tensors = _prefixed(_SYSTEM, system.state_dict()) | _prefixed(_TOKENIZER, tokenizer.pop("state"))
     config = {
         "format": FORMAT,
         "mntp_version": _version(),
         "system": {"class_path": class_path, "init_args": arguments},
-        "front_end": {**system.front_end, "tokenizer": tokenizer},
+        KEY: {**system.preprocessing, "tokenizer": tokenizer},
     }
     with atomic_folder(folder) as made:
         with atomic_write(made / CONFIG) as file:
@@ -54,7 +58,7 @@ def write_model_folder(system: AudioSystem, folder: Path) -> None:
 
 
 def read_model_folder(path: str) -> AudioSystem:
-    """Build the system of a folder, or of a name on the hub, with its front end, in evaluation mode on the CPU.
+    """Build the system of a folder, or of a name on the hub, with its preprocessing, in evaluation mode on the CPU.
 
     Raises:
         ValueError: there is no such model; a file is damaged, of another program or of a newer format; or the weights
@@ -66,8 +70,8 @@ def read_model_folder(path: str) -> AudioSystem:
     try:
         system = build_system(config["system"]["class_path"], config["system"]["init_args"])
         state = {name.removeprefix(_TOKENIZER): value for name, value in tensors.items() if name.startswith(_TOKENIZER)}
-        front_end = config["front_end"]
-        system.attach_front_end({**front_end, "tokenizer": {**front_end["tokenizer"], "state": state}})
+        preprocessing = config[KEY] if EARLIER_KEY not in config else config[EARLIER_KEY]
+        system.attach_preprocessing({**preprocessing, "tokenizer": {**preprocessing["tokenizer"], "state": state}})
     except (KeyError, TypeError, AttributeError) as error:
         raise _not_ours(folder / CONFIG, f"no usable {error}") from error
     except ValueError as error:

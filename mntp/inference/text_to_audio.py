@@ -4,7 +4,7 @@ import copy
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -36,7 +36,7 @@ class TextToAudio:
         (waveform,) = model.generate(["a dog barks"], seed=0)  # [samples] float32 at model.sample_rate
 
     Args:
-        system: with its front end attached, as `load_system` and `from_pretrained` give it.
+        system: with its preprocessing attached, as `load_system` and `from_pretrained` give it.
         device: to draw tokens on; None takes the GPU where there is one.
         bfloat16: draw with matrix products in bfloat16 (noise, norms and tokens stay float32); None does so on a GPU.
             The model's own float32 weights are kept beside, for `save_pretrained`.
@@ -49,16 +49,16 @@ class TextToAudio:
         max_seconds: the length of the clips that the model was trained on, and the longest that it makes.
 
     Raises:
-        ValueError: the system has no front end; or a part of it can't be built (see `build_tokenizer`).
+        ValueError: the system has no preprocessing; or a part of it can't be built (see `build_tokenizer`).
     """
 
     def __init__(
         self, system: AudioSystem, device: torch.device | str | None = None, bfloat16: bool | None = None
     ) -> None:
-        if system.front_end is None:
+        if system.preprocessing is None:
             raise ValueError("the model holds no tokenizer; it was not trained on prepared data")
-        self.tokenizer = build_tokenizer(system.front_end["tokenizer"])
-        self.text_encoder = build_text_encoder(system.front_end["text"])
+        self.tokenizer = build_tokenizer(system.preprocessing["tokenizer"])
+        self.text_encoder = build_text_encoder(system.preprocessing["text"])
         device = default_device() if device is None else torch.device(device)
         self.bfloat16 = device.type == "cuda" if bfloat16 is None else bfloat16
         self.system = system.eval()
@@ -95,7 +95,7 @@ class TextToAudio:
     def save_pretrained(self, folder: str | Path) -> None:
         """Write `config.json` and `model.safetensors`, from which `from_pretrained` makes this model's equal.
 
-        Weights are kept bit for bit. Public models of the front end (AudioLDM, CLAP, FLAN-T5) are not copied: their
+        Weights are kept bit for bit. Public models of the preprocessing (AudioLDM, CLAP, FLAN-T5) are not copied: their
         path or name and their hash are kept, and compared again.
 
         Args:
@@ -125,7 +125,7 @@ class TextToAudio:
 
         Args:
             captions: what should be heard.
-            seed: one for all captions (`seeds_of` says what becomes of those that come twice), or a list of one for
+            seed: one for all captions (`assign_seeds` says what becomes of those that come twice), or a list of one for
                 each.
             batch_size: captions at once.
             seconds: length of the clips, a multiple of `slice_seconds`; None is `max_seconds`. The causal systems draw
@@ -134,7 +134,7 @@ class TextToAudio:
                 with it (as the tokenizer renders it, cut at its end to whole frames, its peak at 0.5).
             decoding: how tokens are drawn; None is the model's own way.
             progress: called with (tokens drawn, tokens in all), over all captions.
-            overrides: single settings of `decoding` by name, such as num_diffusion_steps=25, and `guidance_scale`.
+            overrides: single settings of `decoding`; see there.
 
         Returns:
             For each caption a waveform [samples], float32 on the CPU; of a well trained model about within +-1.
@@ -145,7 +145,7 @@ class TextToAudio:
         captions = [captions] if isinstance(captions, str) else list(captions)
         if batch_size < 1:
             raise ValueError(f"batch_size: got {batch_size}, expected at least 1")
-        seeds = seeds_of(captions, seed) if isinstance(seed, int) else list(seed)
+        seeds = assign_seeds(captions, seed) if isinstance(seed, int) else list(seed)
         if len(seeds) != len(captions):
             raise ValueError(
                 f"seed: got {len(seeds)} for {len(captions)} captions; expected one for all, or one for each"
@@ -204,16 +204,19 @@ class TextToAudio:
         num_tokens, prefix = self._num_tokens(seconds), self._prefix(continue_from, 1, seconds)
         system, text = self._system(self.decoding(decoding, **overrides)), self._text([caption])
         decoder = StreamingDecoder(self.tokenizer, self.tokenizer.layout.num_frames(num_tokens), windows or Windows())
-        steps = system.iterate(text, _clip_seeds([caption], [seed]), prefix=prefix, num_tokens=num_tokens)
-        pieces = (decoder.push(drawn, num_final) for drawn, num_final in steps)
+        states = system.stream(text, _clip_seeds([caption], [seed]), prefix=prefix, num_tokens=num_tokens)
+        pieces = (decoder.push(state.tokens, state.leading) for state in states)
         return (piece[0] for piece in pieces if piece is not None)
 
     def decoding(self, base: Decoding | None = None, **overrides: Any) -> Decoding:
         """How tokens are drawn: in the model's own way, or as `base` says, with single settings changed.
 
+            model.decoding(sampling={"num_steps": 25, "solver": "ddim"}, guidance_scale=3, tokens_per_call=4)
+
         Args:
             base: None is the model's own way.
-            overrides: settings by name, and `guidance_scale`.
+            overrides: settings by name. Of `sampling` and `guidance`, a dictionary changes the settings that it names
+                and keeps the others. `guidance_scale` is the scale of the guidance.
 
         Raises:
             ValueError: there is no such setting, or the model can't do it.
@@ -227,18 +230,23 @@ class TextToAudio:
                 f"decoding: got {type(chosen).__name__}, expected {type(own).__name__}, which "
                 f"{type(self.system).__name__} decodes by"
             )
+        known = [*(field.name for field in fields(chosen)), "guidance_scale"]
+        if unknown := sorted(overrides.keys() - set(known)):
+            raise ValueError(
+                f"{unknown[0]} is not a setting of decoding; known: {', '.join(known)}{did_you_mean(unknown[0], known)}"
+            )
+        if isinstance(sampling := overrides.get("sampling"), dict):
+            before = self.system.check_decoding(chosen).head_sampling
+            overrides["sampling"] = {**asdict(before), **sampling}
+        if isinstance(guidance := overrides.get("guidance"), dict):
+            try:
+                overrides["guidance"] = replace(chosen.guidance, **guidance)
+            except TypeError as error:
+                raise ValueError(f"decoding.guidance: {error}") from error
         if "guidance_scale" in overrides:
             guidance = overrides.get("guidance", chosen.guidance)
             overrides["guidance"] = replace(guidance, scale=float(overrides.pop("guidance_scale")))
-        known = [field.name for field in fields(chosen)]
-        if unknown := sorted(overrides.keys() - set(known)):
-            raise ValueError(
-                f"{unknown[0]} is not a setting of decoding; known: {', '.join([*known, 'guidance_scale'])}"
-                f"{did_you_mean(unknown[0], [*known, 'guidance_scale'])}"
-            )
-        chosen = replace(chosen, **overrides)
-        self.system.check(chosen)
-        return chosen
+        return self.system.check_decoding(replace(chosen, **overrides))
 
     def check(self, num_clips: int, seconds: float | None = None, continue_from: Tensor | None = None) -> None:
         """Refuse, before the first of many clips is made, what `generate` would refuse of these arguments.
@@ -300,7 +308,7 @@ class TextToAudio:
         return {name: TextStates.pad(states, self._drawing.device) for name, states in streams.items()}
 
 
-def seeds_of(captions: Sequence[str], seed: int) -> list[int]:
+def assign_seeds(captions: Sequence[str], seed: int) -> list[int]:
     """A seed for each caption: the first time `seed` itself, another one each time that the caption comes again."""
     seen: Counter[str] = Counter()
     seeds = []

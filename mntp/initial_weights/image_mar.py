@@ -6,7 +6,7 @@ from typing import Literal
 import lightning as L
 from torch import Tensor
 
-from mntp.backbones import Backbone
+from mntp.backbones import TransformerBackbone
 from mntp.initial_weights.base import InitialWeights, Selection
 
 BRIDGE = ("encoder_norm", "decoder_embed")
@@ -65,7 +65,7 @@ class ImageMAR(InitialWeights):
     def _check_heads(self, system: L.LightningModule) -> None:
         """The number of attention heads shows in no shape."""
         backbone = system.get_submodule("backbone")
-        assert isinstance(backbone, Backbone)
+        assert isinstance(backbone, TransformerBackbone)
         expected = NUM_HEADS.get(backbone.dim, backbone.num_heads)
         if backbone.num_heads != expected:
             raise ValueError(

@@ -2,7 +2,7 @@
 
 import lightning as L
 
-from mntp.backbones import Backbone
+from mntp.backbones import TransformerBackbone
 from mntp.conditioning.prompt import PromptEncoder
 from mntp.initial_weights.base import InitialWeights, Selection, Transfer
 
@@ -53,7 +53,7 @@ class TrainedSystem(InitialWeights):
 def _settings(system: L.LightningModule) -> dict[str, object]:
     """What has to be equal beside the tensors' shapes, by its key below `model.init_args`."""
     backbone, prompt = system.get_submodule("backbone"), system.get_submodule("prompt")
-    assert isinstance(backbone, Backbone) and isinstance(prompt, PromptEncoder)
+    assert isinstance(backbone, TransformerBackbone) and isinstance(prompt, PromptEncoder)
     return {
         "backbone.init_args.depth": len(backbone.encoder_blocks) + len(backbone.decoder_blocks),
         "backbone.init_args.num_heads": backbone.num_heads,

@@ -1,6 +1,7 @@
 """Samplers: the order in which tokens are drawn."""
 
 from mntp.samplers.autoregressive import decode_autoregressive
+from mntp.samplers.drawing import TokenDrawer
 from mntp.samplers.masked import cosine_counts, decode_masked
 from mntp.samplers.noise import ClipNoise
 from mntp.samplers.settings import Decoding, DecodingState, MaskedDecoding, ParallelDecoding
@@ -11,6 +12,7 @@ __all__ = [
     "DecodingState",
     "MaskedDecoding",
     "ParallelDecoding",
+    "TokenDrawer",
     "cosine_counts",
     "decode_autoregressive",
     "decode_masked",

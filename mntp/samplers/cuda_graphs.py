@@ -1,6 +1,7 @@
-"""CUDA graphs: one launch for a loop of small kernels, which else take longer to start than to run.
+"""Replay a sequence of small kernels as one CUDA graph, because launching them takes longer than running them.
 
-On other devices everything is called as it is.
+Used where `decoding.cuda_graphs` is true. So far tested by playing a GPU on the CPU only. On other devices functions
+are called eagerly.
 """
 
 import functools
@@ -19,11 +20,11 @@ _SAMPLES: weakref.WeakKeyDictionary[Head, tuple[tuple[int, ...], "Captured"]] = 
 
 
 class Captured:
-    """A function of tensors and plain values, captured for each of their shapes and values and then replayed.
+    """A function of tensors and plain values, captured once for each combination of shapes and values, then replayed.
 
-    The function must do the same work on the same memory each time, but for its tensor arguments, which are copied in.
-    Its result is copied out. Where something looks on at what is done, such as a counter of operations, which sees
-    nothing of a replay, it is called as it is.
+    The function must do the same work on the same memory each time. Tensor arguments are copied in, the result is
+    copied out. Under a dispatch mode (e.g. a FLOP counter) the function is called eagerly, since a replay is invisible
+    to it.
 
     Args:
         function: takes tensors, and hashable values or None, by position or by name; returns one tensor.
@@ -43,20 +44,20 @@ class Captured:
             return self.function(*arguments, **named)
         others = tuple((name, value) for name, value in values.items() if name not in tensors)
         shapes = tuple((name, tensor.shape, tensor.dtype) for name, tensor in tensors.items())
-        # What is made in inference mode can't be written to outside of it.
+        # Tensors that were made in inference mode can't be written to outside of it.
         modes = (torch.is_autocast_enabled("cuda"), torch.get_autocast_dtype("cuda"), torch.is_inference_mode_enabled())
         key = (others, shapes, modes)
         with torch.cuda.device(device):  # streams and graphs are the current device's
             if key not in self._graphs:
                 self._graphs[key] = self._capture(values, len(arguments))
             graph, inputs, output = self._graphs[key]
-            for mine, given in zip(inputs, tensors.values(), strict=True):
-                mine.copy_(given)
+            for own, given in zip(inputs, tensors.values(), strict=True):
+                own.copy_(given)
             graph.replay()
             return output.clone()
 
     def _capture(self, values: dict[Any, Any], num: int) -> tuple[torch.cuda.CUDAGraph, list[Tensor], Tensor]:
-        # Under autocast, weights that were cast and kept would be gone when the graph is replayed: cast inside of it.
+        # Autocast's cache of cast weights would be freed before the replay, so weights are cast within the graph.
         dtype, enabled = torch.get_autocast_dtype("cuda"), torch.is_autocast_enabled("cuda")
         with torch.autocast("cuda", dtype, enabled, cache_enabled=False):
             return self._captured(values, num)
@@ -71,9 +72,9 @@ class Captured:
                 self.function(*arguments, **named)
         torch.cuda.current_stream().wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
-        # One after the other, each with its result copied out, graphs can share what memory they need on the way.
+        # Graphs run one after the other and their results are copied out, so they can share a memory pool.
         pool = next((graph.pool() for graph, *_ in self._graphs.values()), None)
-        # Another thread, such as one that pins batches, may do meanwhile what a capture can't.
+        # Other threads, such as one that pins batches, may call CUDA functions that a capture must not.
         with torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
             output = self.function(*arguments, **named)
         return graph, [value for value in held.values() if isinstance(value, Tensor)], output
@@ -86,7 +87,7 @@ def _stream(device: int) -> torch.cuda.Stream:
 
 
 def captured_sample(head: Head, like: Tensor) -> Callable[..., Tensor]:
-    """`head.sample`; on CUDA captured, and kept for the next clips as long as the head's weights lie where they lay.
+    """`head.sample`, on CUDA captured. Graphs are cached until a parameter of the head moves in memory.
 
     Args:
         head: the head.
@@ -112,5 +113,5 @@ def captured_sample(head: Head, like: Tensor) -> Callable[..., Tensor]:
 
 def _alive(method: weakref.WeakMethod[Callable[..., Tensor]]) -> Callable[..., Tensor]:
     found = method()
-    assert found is not None, "the head is gone, and with it its entry"
+    assert found is not None, "the cache's entry goes with its head"
     return found

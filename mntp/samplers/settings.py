@@ -1,13 +1,13 @@
 """What every sampler shares: the settings of decoding."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple, Self
 
 from torch import Tensor
 
 from mntp.conditioning.guidance import Guidance
-from mntp.heads import HeadSampling
+from mntp.heads import Head, HeadSampling
 
 Progress = Callable[[int, int], None]  # called with (tokens drawn, tokens in all)
 
@@ -16,32 +16,41 @@ class DecodingState(NamedTuple):
     """A batch of clips while it is decoded.
 
     Attributes:
-        tokens: [B, n, D] float32, the same tensor each time; zero where nothing is drawn yet.
+        tokens: [B, n, D] float32, the same memory each time; zero where nothing is drawn yet.
         num_drawn: tokens of each clip that are drawn or were given.
-        leading: tokens at the start of every clip that won't change any more.
+        leading: tokens at the start of every clip that won't change again.
+        num_total: tokens of each clip that will be drawn or were given in the end; may be more than are wanted.
     """
 
     tokens: Tensor
     num_drawn: int
     leading: int
+    num_total: int
+
+    def first(self, num_tokens: int) -> Self:
+        """The same with the first `num_tokens` tokens of each clip alone."""
+        return self._replace(tokens=self.tokens[:, :num_tokens], leading=min(self.leading, num_tokens))
 
 
 @dataclass(frozen=True)
-class Decoding(HeadSampling):
+class Decoding:
     """How tokens are drawn from a trained system; never part of what is trained.
 
     Args:
-        num_diffusion_steps, solver, temperature, x0_limit, guided_steps: see HeadSampling.
+        sampling: how the head draws a token: settings of the head's own type, or plain values of them by name, such as
+            {num_steps: 25, solver: ddim}. A system replaces plain values by the settings of its head (`for_head`).
         guidance: classifier-free guidance.
+        cuda_graphs: on a GPU, replay each step as a CUDA graph. Off by default: it has been tested without a GPU only.
 
     Raises:
-        ValueError: see HeadSampling; or the guidance is a number.
+        ValueError: the guidance is a number.
     """
 
+    sampling: dict[str, Any] | HeadSampling = field(default_factory=dict)
     guidance: Guidance = field(default_factory=Guidance)
+    cuda_graphs: bool = False
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         if not isinstance(self.guidance, Guidance):
             raise ValueError(
                 f"decoding.guidance: got {self.guidance!r}, expected a Guidance; its scale alone is guidance_scale"
@@ -51,6 +60,35 @@ class Decoding(HeadSampling):
     def from_dict(cls, values: dict[str, Any]) -> Self:
         """Build from plain values, as a resolved configuration or JSON has them."""
         return cls(**{**values, "guidance": Guidance(**values["guidance"])})
+
+    def for_head(self, head: Head) -> Self:
+        """The same with `sampling` of the head's own type.
+
+        Raises:
+            ValueError: the head has no such setting, or can't be sampled or guided in this way.
+        """
+        sampling, space, name = head.settings(self.sampling), self.guidance.space, type(head).__name__
+        if space is not None and space not in head.guidance_spaces:
+            raise ValueError(
+                f"decoding.guidance.space: got {space}, but {name} can be guided in "
+                f"{', '.join(head.guidance_spaces)} only"
+            )
+        if self.guides_contexts(head) and not getattr(sampling, "guides_every_step", True):
+            raise ValueError(
+                "decoding.sampling.guided_steps: guidance in the space of contexts acts on all steps; leave it out, or "
+                "set decoding.guidance.space: output"
+            )
+        return replace(self, sampling=sampling)
+
+    def guides_contexts(self, head: Head) -> bool:
+        """Whether guidance acts on contexts rather than within the head."""
+        return (self.guidance.space or head.guidance_spaces[0]) == "context"
+
+    @property
+    def head_sampling(self) -> HeadSampling:
+        """`sampling`, after `for_head`."""
+        assert isinstance(self.sampling, HeadSampling), "a system types its decoding's settings when it gets them"
+        return self.sampling
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,9 @@
 from mntp.systems.audio_mar import AudioMAR
 from mntp.systems.audio_mntp import AudioMNTP
 from mntp.systems.audio_ntp import AudioNTP
-from mntp.systems.base import AudioSystem, Predictions
-from mntp.systems.registry import SYSTEMS, build_system, plain_arguments
+from mntp.systems.base import AudioSystem
+from mntp.systems.predictions import Predictions
+from mntp.systems.registry import SYSTEMS, build_system, plain_arguments, with_sampling_defaults
 
 __all__ = [
     "SYSTEMS",
@@ -15,4 +16,5 @@ __all__ = [
     "Predictions",
     "build_system",
     "plain_arguments",
+    "with_sampling_defaults",
 ]

@@ -223,7 +223,7 @@ def test_a_remote_store_is_read_in_byte_ranges(store: Path, monkeypatch: pytest.
     size = (store / "shard-00000.safetensors").stat().st_size
     Store(url).tokens(3)
     assert sum(end - start for start, end in fetched) < size / 2
-    assert data.front_end["num_tokens"] == 8
+    assert data.preprocessing["num_tokens"] == 8
     assert Store(f"file://{store}").fingerprint == Store(url).fingerprint == reader.fingerprint
     with pytest.raises(ValueError, match="copy the store to a local disk"):
         Store(url).audio_path(0)
@@ -262,7 +262,7 @@ def test_the_embedded_store_is_prepared_once_and_verified(tmp_path: Path) -> Non
     store = Store(tmp_path / "store")
     assert {split: len(store.split(split)) for split in ("train", "val", "test")} == CORPUS.splits()
     assert store.tokens(0).shape == (8, 8)
-    assert data.front_end["samples"] == 5120
+    assert data.preprocessing["samples"] == 5120
     shard = tmp_path / "store" / "shard-00000.safetensors"
     before = shard.stat().st_mtime_ns
     data.prepare_data()

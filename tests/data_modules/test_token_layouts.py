@@ -55,7 +55,7 @@ def test_a_tokenizer_of_its_own_layout_from_preparation_to_sound(
     (batch,) = data.val_dataloader()
     heard = read_audio(store.audio_path(2), layout.sample_rate)
     assert len(heard) == store.samples
-    again = build_tokenizer(data.front_end["tokenizer"])
+    again = build_tokenizer(data.preprocessing["tokenizer"])
     tokens, ids = again.encode_ids(heard[None])
     torch.testing.assert_close(batch.tokens, tokens, atol=2e-3, rtol=2e-3)  # float16, and WAV of 16 bits
     if ids is not None:
@@ -154,8 +154,8 @@ def test_a_store_from_before_layouts_is_read_and_not_prepared_again(tmp_path: Pa
     assert anew.index["settings"] == store.index["settings"]
     for row in range(4):
         torch.testing.assert_close(store.tokens(row), anew.tokens(row), atol=2e-3, rtol=2e-3)
-    assert build_text_encoder(store.front_end()["text"]).fingerprint() == store.index["text"]["fingerprint"]
-    tokenizer = build_tokenizer(store.front_end()["tokenizer"])
+    assert build_text_encoder(store.preprocessing()["text"]).fingerprint() == store.index["text"]["fingerprint"]
+    tokenizer = build_tokenizer(store.preprocessing()["tokenizer"])
     assert tokenizer.decode(store.tokens(0)[None]).shape == (1, 5120)
 
 

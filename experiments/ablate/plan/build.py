@@ -22,7 +22,6 @@ from experiments.ablate.plan.plan_file import Plan, PlannedCell, PlannedTable
 from experiments.config.nodes import class_name, look_up, with_seed
 from experiments.runs.record import final_checkpoint
 from experiments.scoring.protocol import Protocol, protocol_hash
-from mntp.registry import import_class
 
 TRAINED_SYSTEM = "mntp.initial_weights.TrainedSystem"
 
@@ -218,15 +217,21 @@ def _jobs(selected: Iterable[Scoring], scorings: Scorings) -> list[Job]:
 
 
 def _check_alike(planned: Iterable[PlannedCell], protocols: Mapping[str, Protocol], decoding: Collection[str]) -> None:
-    """A table compares: its rows are scored alike; and decoded alike, but in tables that compare ways of decoding."""
-    seen: dict[tuple[str, str], tuple[str, dict[str, Any]]] = {}
+    """A table compares: its rows are scored alike; and decoded alike, except in tables that compare ways of decoding.
+
+    Rows of another head have settings of sampling of their own: they are compared with each other.
+    """
+    seen: dict[tuple[str, str, str], tuple[str, dict[str, Any]]] = {}
     for cell in planned:
         protocol = protocols[cell.protocol_hash]
-        parts = {"scoring": protocol["scoring"]}
+        parts = {("scoring", ""): protocol["scoring"]}
         if cell.source == "model" and cell.table not in decoding:
-            parts["decoding"] = protocol["generation"]["decoding"] or {}  # None where nothing is decoded
-        for part, content in parts.items():
-            label, first = seen.setdefault((cell.table, part), (cell.label, content))
+            head = class_name(cell.differences.get("model.init_args.head"))
+            shared = dict(protocol["generation"]["decoding"] or {})  # None where nothing is decoded
+            parts["decoding.sampling", head] = shared.pop("sampling", {})
+            parts["decoding", ""] = shared
+        for (part, head), content in parts.items():
+            label, first = seen.setdefault((cell.table, part, head), (cell.label, content))
             for key in sorted(content.keys() & first.keys()):  # systems have keys of their own, the order of AudioMAR
                 if content[key] != first[key]:
                     raise ValueError(
@@ -288,17 +293,6 @@ def _protocol(cell: Cell, config: dict[str, Any], shared: dict[str, str]) -> Pro
         "source": cell.row.source,
         "seed": evaluation.seed,
         "batch_size": evaluation.batch_size,
-        "decoding": _decoding(config) if cell.row.source == "model" else None,
+        "decoding": look_up(config, "model.init_args.decoding") if cell.row.source == "model" else None,
     }
     return {"scoring": scoring, "generation": generation}
-
-
-def _decoding(config: dict[str, Any]) -> Any:
-    """The settings of decoding; the solver that a head takes by default is null, also where it is named."""
-    decoding, head = look_up(config, "model.init_args.decoding"), look_up(config, "model.init_args.head.class_path")
-    if head is None or not isinstance(decoding, dict):
-        return decoding
-    from mntp.heads import Head  # torch: commands that only look at plans start without it
-
-    is_default = decoding.get("solver") == import_class(head, Head, "head").solvers[0]
-    return {**decoding, "solver": None} if is_default else decoding

@@ -53,7 +53,7 @@ def test_tokens_text_and_audio_are_those_of_the_table(tmp_path: Path) -> None:
         table = list(csv.DictReader(file))
     assert [(clip.file, clip.caption, clip.split) for clip in store.clips] == [tuple(row.values()) for row in table]
     tokenizer = EnergyTokenizer()
-    tokenizer.load_state_dict(store.front_end()["tokenizer"]["state"])
+    tokenizer.load_state_dict(store.preprocessing()["tokenizer"]["state"])
     for row, clip in enumerate(store.clips):
         waveform = normalise(read_audio(tmp_path / "audio" / clip.file))
         torch.testing.assert_close(store.tokens(row), tokenizer.encode(waveform[None])[0], atol=1e-3, rtol=1e-3)

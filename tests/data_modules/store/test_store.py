@@ -81,10 +81,10 @@ def test_audio_is_kept_for_validation_and_test_alone(tmp_path: Path) -> None:
     assert torch.allclose(read_audio(store.audio_path(1)), clip(1)[3], atol=1 / 32768)
 
 
-def test_front_end_is_complete(tmp_path: Path) -> None:
-    front_end = write(tmp_path / "store").front_end()
-    assert torch.equal(front_end["tokenizer"].pop("state")["mean"], TOKENIZER["state"]["mean"])  # type: ignore[index]  # a nested dict
-    assert front_end == {
+def test_preprocessing_is_complete(tmp_path: Path) -> None:
+    preprocessing = write(tmp_path / "store").preprocessing()
+    assert torch.equal(preprocessing["tokenizer"].pop("state")["mean"], TOKENIZER["state"]["mean"])  # type: ignore[index]  # a nested dict
+    assert preprocessing == {
         "tokenizer": {"class": "T", "settings": {}, "fingerprint": "abc"},
         "text": TEXT,
         "samples": SAMPLES,

@@ -18,6 +18,7 @@ SHARED = {"store": "5708e0000000", "judge": "1d9e00000000"}
 
 PROTOCOL = {"scoring": {"num_clips": 4}, "generation": {"source": "model"}}
 ARGUMENTS: dict[str, Any] = {
+    "decoding": {"sampling": {"num_steps": 100}},
     "seed": 0,
     "streams": {"pooled": 1, "words": 1},
     "head": {"class_path": "mntp.heads.DiffusionHead", "init_args": {"width": 8, "depth": 2, "num_noise_draws": 1}},
@@ -62,7 +63,7 @@ def resolve(config: dict[str, Any]) -> dict[str, Any]:
     for key in model["init_args"]:
         if key not in KNOWN[model["class_path"].rpartition(".")[2]]:
             raise ValueError(f"Key 'model.init_args.{key}' is not expected")
-    model["init_args"].setdefault("decoding", {"guidance": 7.0})
+    model["init_args"]["decoding"].setdefault("guidance", 7.0)
     config["trainer"].setdefault("logger", False)
     config.setdefault("init", None)
     return config

@@ -17,7 +17,7 @@ from mntp.conditioning.guidance import Guidance
 from mntp.samplers import ClipNoise
 from mntp.systems import AudioNTP
 from tests.experiments.runs.support import tiny_config
-from tests.systems_support import DECODING, D, N, tiny_batch, tiny_system
+from tests.systems_support import SAMPLING, D, N, tiny_batch, tiny_system
 
 pytestmark = pytest.mark.filterwarnings("ignore:In CPU autocast")
 
@@ -29,7 +29,9 @@ def test_the_engine_draws_what_the_plain_variant_draws(row: str, head_name: str,
     """Same noise, no cache, nothing shared: equal to 1e-5 in float32, from the start or behind a given beginning."""
     system = tiny_system(row, head=head_name).eval()
     assert isinstance(system, AudioNTP)
-    system.decoding = type(system.decoding)(**{**DECODING, "guidance": Guidance(scale), "x0_limit": 4.0})
+    system.decoding = type(system.decoding)(
+        {**SAMPLING.get(head_name, {"num_steps": 4}), "x0_limit": 4.0}, Guidance(scale)
+    )
     with torch.no_grad():
         prompt, fake = system.prompt(tiny_batch().text), system.prompt.fake(4)
         for known in (torch.zeros(4, 0, D), torch.randn(4, 5, D)):
@@ -55,7 +57,7 @@ def printed(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
 
 def test_bench_sample(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = tiny_config(tmp_path)
-    config["model"]["init_args"]["decoding"]["num_diffusion_steps"] = 30
+    config["model"]["init_args"]["decoding"]["sampling"]["num_steps"] = 30
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
     words = ["--config", str(tmp_path / "config.yaml"), "--places", "2", "--repeats", "1", "--steps", "5"]
     call(sample, "bench sample", words)

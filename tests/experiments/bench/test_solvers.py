@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from experiments.bench import solvers as bench
-from mntp.heads import DiffusionHead
+from mntp.heads import DiffusionSampling
 from mntp.heads.schedules import DiffusionSchedule
 
 
@@ -41,7 +41,7 @@ def test_errors_fall_with_the_steps_and_the_figure_is_written(
     monkeypatch.setattr(bench, "STEPS", (6, 25))
     bench.solvers(tmp_path / "figures" / "solvers.svg", samples=4000)
     report = json.loads(capsys.readouterr().out)
-    assert set(report["errors"]) == set(DiffusionHead.solvers)
+    assert set(report["errors"]) == set(DiffusionSampling.solvers)
     for solver in ("ddim", "dpmpp_2m"):
         few, more = (report["errors"][solver][steps] for steps in ("6", "25"))
         assert abs(more["deviation"]) < abs(few["deviation"]) and more["quantile"] < few["quantile"]

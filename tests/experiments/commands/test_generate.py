@@ -174,8 +174,8 @@ def test_sounds_made_in_another_way_are_refused_with_what_differs(
     tiny_model(seed=1).save_pretrained(other)
     for change, message in (
         ("--seed 1", "seed: 0 there, 1 now"),
-        ("--num_diffusion_steps 2", "decoding.num_diffusion_steps: 3 there, 2 now"),
-        ("--solver ddim", "decoding.solver: None there, ddim now"),
+        ("--num_steps 2", "decoding.sampling.num_steps: 3 there, 2 now"),
+        ("--solver ddim", "decoding.sampling.solver: ancestral there, ddim now"),
         ("--tokens_per_call 2", "decoding.tokens_per_call: 1 there, 2 now"),
         ("--guidance_scale 1.5 --temperature 0.5", "guidance.scale: 2.0 there, 1.5 now"),
         ("--seconds 0.16", "seconds: 0.64 there, 0.16 now"),
@@ -252,12 +252,12 @@ def test_mistakes_are_one_line_and_write_nothing(
         ("rain --seconds 0.5", "0.5 is no multiple of 0.16, the tokenizer's time slice; nearest are 0.48 and 0.64"),
         ("rain --seconds 10.24", "seconds: got 10.24, expected 0.16 to 0.64"),
         ("rain --batch_size 0", "--batch_size: got 0, expected at least 1"),
-        ("rain --num_diffusion_steps 0", "num_diffusion_steps: expected at least 1, got 0"),
+        ("rain --num_steps 0", "decoding.sampling.num_steps: expected a number of steps from 1 up, got 0"),
         ("rain --solver ddimm", "did you mean 'ddim'?"),
         (f"rain --continue_from {tmp_path / 'short.wav'}", "continue_from: got 0.0625 s"),
         (f"rain --continue_from {tmp_path / 'none.wav'}", "none.wav: no such audio file"),
-        (f"rain --ckpt {tmp_path / 'other.ckpt'}", "other.ckpt: not a checkpoint of this suite's systems"),
-        (f"rain --ckpt {tmp_path / 'other2.ckpt'}", "other2.ckpt: not a checkpoint of this suite's systems"),
+        (f"rain --ckpt {tmp_path / 'other.ckpt'}", "other.ckpt: not a checkpoint of a system of this suite"),
+        (f"rain --ckpt {tmp_path / 'other2.ckpt'}", "other2.ckpt: not a checkpoint of a system of this suite"),
         (f"rain --ckpt {tmp_path / 'none'}", "none: no such folder"),
     ):
         line = f"generate {words} --out {tmp_path / 'g'} {'' if '--ckpt' in words else f'--ckpt {model}'}"

@@ -66,17 +66,17 @@ def test_own_parts_by_their_dotted_path(
     forget()
     store = Store(out)  # the store itself is read without the package
     assert [store.num_valid_tokens(row) for row in range(3)] == [13, 32, 5]
-    front_end = store.front_end()
+    preprocessing = store.preprocessing()
     with pytest.raises(
         ValueError, match=rf"tokenizer '{PACKAGE}.BlockTokenizer' .* --import {PACKAGE}, by MNTP_IMPORT="
     ):
-        build_tokenizer(front_end["tokenizer"])
+        build_tokenizer(preprocessing["tokenizer"])
     assert PACKAGE not in sys.modules
 
     streams = {"pooled": {"dim": 5, "max_length": 1}, "words": {"dim": 5, "max_length": 4}}
     arguments = plain_arguments_of("AudioNTP") | {"token_dim": 8, "num_tokens": 32, "streams": streams}
     system = build_system("mntp.systems.AudioNTP", arguments)
-    system.attach_front_end(front_end)
+    system.attach_preprocessing(preprocessing)
     __import__(PACKAGE)  # a user's own import in Python is a permission, too
     trained = TextToAudio(system.eval(), "cpu")
     assert (trained.slice_seconds, trained.max_seconds) == (0.08, 2.56)

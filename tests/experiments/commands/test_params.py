@@ -98,7 +98,7 @@ def test_optimisation_is_the_papers_and_mars(system: str) -> None:
         head = config["model"]["init_args"]["head"]["init_args"]
         assert (head["width"], head["num_noise_draws"]) == (1024, 4)
         assert config["model"]["init_args"]["decoding"]["guidance"]["scale"] == 7.0
-        assert config["model"]["init_args"]["decoding"]["num_diffusion_steps"] == 100
+        assert config["model"]["init_args"]["decoding"]["sampling"]["num_steps"] == 100
         assert config["model"]["init_args"]["prompt_drop"] == 0.1
 
 

@@ -61,7 +61,7 @@ def tiny(config: dict[str, Any]) -> dict[str, Any]:
     model["num_tokens"] = 8
     model["backbone"]["init_args"] |= {"dim": 16, "depth": 2, "num_heads": 2}
     model["head"]["init_args"] |= {"width": 8, "depth": 1, "num_noise_draws": 1}
-    model["decoding"] |= {"num_diffusion_steps": 2}
+    model["decoding"] |= {"sampling": {"num_steps": 2}}
     config["data"] |= {"store": "store", "batch_size": 3, "num_workers": 0}
     config["trainer"] = {
         "accelerator": "cpu",
@@ -81,8 +81,8 @@ def tiny(config: dict[str, Any]) -> dict[str, Any]:
 def test_from_sounds_to_sound(folder: Path, command: Command, capsys: pytest.CaptureFixture[str]) -> None:
     assert command(*prepare()) == 0
     store = Store(folder / "store")
-    front_end = store.front_end()
-    tokenizer, text = build_tokenizer(front_end["tokenizer"]), build_text_encoder(front_end["text"])
+    preprocessing = store.preprocessing()
+    tokenizer, text = build_tokenizer(preprocessing["tokenizer"]), build_text_encoder(preprocessing["text"])
     for row, clip in enumerate(store.clips):
         assert store.tokens(row).shape == (8, 128)
         states = text.encode([clip.caption])
@@ -103,7 +103,7 @@ def test_from_sounds_to_sound(folder: Path, command: Command, capsys: pytest.Cap
     assert len(list((folder / "samples").glob("step-000002-*.wav"))) == 3
     suite.trainer.save_checkpoint(folder / "run" / "checkpoints" / "final.ckpt", weights_only=True)
     checkpoint = torch.load(folder / "run" / "checkpoints" / "final.ckpt", weights_only=True)
-    assert checkpoint["front_end"]["tokenizer"]["state"] == {}
+    assert checkpoint["preprocessing"]["tokenizer"]["state"] == {}
     assert not any(name.startswith(("vae", "vocoder")) for name in checkpoint["state_dict"])
     suite.trainer.predict(suite.model, datamodule=suite.datamodule, return_predictions=False)
     assert len(list((folder / "predictions").glob("*.wav"))) == 2

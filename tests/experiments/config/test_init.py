@@ -135,6 +135,7 @@ def test_a_run_of_another_model_is_refused(row_b: dict[str, Any], key: str, valu
         del arguments["streams"]["pooled"]
     elif key == "head":
         arguments["head"] = {"class_path": "FlowMatchingHead", "init_args": {"width": 16, "depth": 2}}
+        arguments["decoding"]["sampling"] = {}
     else:
         arguments["backbone"]["init_args"][key] = value
     suite = SuiteCLI(row_b, run=False)
@@ -153,11 +154,14 @@ def test_lightning_still_asks_whether_a_checkpoints_settings_hold(
     assert asked and hasattr(LightningCLI, "_parse_ckpt_path")
 
 
-def test_the_tokens_front_end_comes_along(folder: Path, row_b: dict[str, Any]) -> None:
+def test_the_preprocessing_comes_along(folder: Path, row_b: dict[str, Any]) -> None:
     suite = SuiteCLI(row_b, run=False)
-    assert suite.model.front_end is None
+    assert suite.model.preprocessing is None
     suite.initialise()
-    assert suite.model.front_end["tokenizer"]["fingerprint"] == suite.datamodule.front_end["tokenizer"]["fingerprint"]
+    assert (
+        suite.model.preprocessing["tokenizer"]["fingerprint"]
+        == suite.datamodule.preprocessing["tokenizer"]["fingerprint"]
+    )
 
 
 def test_another_programs_checkpoint_is_refused(tmp_path: Path, row_b: dict[str, Any]) -> None:

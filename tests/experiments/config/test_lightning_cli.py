@@ -92,8 +92,17 @@ def test_mistakes_are_named_in_one_line(mistake: Callable[[dict[str, Any]], obje
     ("part", "value", "message"),
     [
         ("decoding", {"num_steps": 0}, r"decoding\.num_steps: expected n/4, n or a number from 1 up, got 0"),
-        ("decoding", {"num_diffusion_steps": 1}, r"decoding\.num_diffusion_steps: expected 2 to 1000, got 1"),
-        ("decoding", {"solver": "dim"}, r"DiffusionHead has no solver 'dim'.*did you mean 'ddim'\?"),
+        ("decoding", {"sampling": {"num_steps": 1}}, r"decoding\.sampling\.num_steps: expected 2 to 1000, got 1"),
+        (
+            "decoding",
+            {"sampling": {"solver": "dim"}},
+            r"decoding\.sampling\.solver: 'dim' is not a solver.*did you mean 'ddim'\?",
+        ),
+        (
+            "decoding",
+            {"sampling": {"num_step": 4}},
+            r"decoding\.sampling: 'num_step' is not a setting of DiffusionHead.*'num_steps'\?",
+        ),
         ("mask_ratio", {"class_path": "Fixed", "init_args": {"value": 1.2}}, r"mask ratio: value .*, got 1\.2"),
     ],
 )

@@ -19,7 +19,7 @@ TINY = {
     "model.init_args.backbone.init_args.dropout": 0.1,  # its draws must resume, too
     "model.init_args.head.init_args.width": 16,
     "model.init_args.num_tokens": 16,
-    "model.init_args.decoding.num_diffusion_steps": 3,
+    "model.init_args.decoding.sampling.num_steps": 3,
     "data.corpus": {"num_train": 88, "num_val": 4, "num_test": 4, "seconds": 0.64},
     "data.batch_size": 8,
     "trainer.max_steps": 40,

@@ -56,7 +56,7 @@ def test_ten_steps_in_a_row_end_it_with_a_usable_checkpoint(
 
     last = tmp_path / "checkpoints" / "last.ckpt"
     system = load_system(last)
-    system.decoding = replace(system.decoding, num_diffusion_steps=3, x0_limit=5.0)
+    system.decoding = replace(system.decoding, sampling={"num_steps": 3, "x0_limit": 5.0})
     batch = next(iter(suite.datamodule.val_dataloader()))
     assert system.generate(batch.text, batch.index.tolist()).isfinite().all()
     assert all(parameter.isfinite().all() and parameter.dtype == torch.float32 for parameter in system.parameters())

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from mntp.conditioning.guidance import Guidance
-from mntp.heads import DiffusionHead, HeadSampling
+from mntp.heads import DiffusionHead, DiffusionSampling
 from mntp.heads.denoiser import Denoiser, guided_denoiser
 from tests.mntp.heads.stand_in_network import Played
 
@@ -72,7 +72,7 @@ def test_equation_4_as_each_convention_writes_it(convention: Any, scale: float) 
 def test_under_guidance_the_variance_is_the_conditional_branchs() -> None:
     """With equal noise predictions guidance does nothing, however far apart the variance outputs are."""
 
-    head, sampling = DiffusionHead(3, 4, width=8, depth=1), HeadSampling(10)
+    head, sampling = DiffusionHead(3, 4, width=8, depth=1), DiffusionSampling(num_steps=10)
     head.net = Played(lambda x, t, z: torch.cat([0.1 * x, z[:, :3]], dim=-1))  # type: ignore[assignment]
     z, noise = torch.rand(5, 4), torch.randn(5, 10, 3, generator=torch.Generator().manual_seed(0))
     plain = head.sample(z, noise, sampling)
@@ -85,7 +85,7 @@ def test_scale_one_equals_the_conditional_path_exactly() -> None:
     head = DiffusionHead(3, 4, width=8, depth=1)
     for parameter in head.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
-    sampling = HeadSampling(10)
+    sampling = DiffusionSampling(num_steps=10)
     z, other, noise = torch.randn(5, 4), torch.randn(5, 4), torch.randn(5, head.num_draws(sampling), 3)
     plain = head.sample(z, noise, sampling)
     assert torch.equal(head.sample(z, noise, sampling, z_uncond=other, guidance_scale=1.0), plain)

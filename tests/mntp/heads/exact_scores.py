@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from mntp.heads import DiffusionHead, HeadSampling
+from mntp.heads import DiffusionHead, DiffusionSampling
 from mntp.heads.denoiser import Denoiser
 from mntp.heads.schedules import DiffusionSchedule
 
@@ -56,7 +56,7 @@ class Mixture(Denoiser):
         return low
 
 
-def draw(network: Mixture, sampling: HeadSampling, noise: Tensor) -> Tensor:
+def draw(network: Mixture, sampling: DiffusionSampling, noise: Tensor) -> Tensor:
     """Tokens [M] from noise [M, draws] with `network` in the place of the head's own."""
     head = DiffusionHead(1, 1, width=8, depth=1)
     head.net = network  # type: ignore[assignment]  # plays the network

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from mntp.heads import DiffusionHead, FlowMatchingHead, HeadSampling, denoiser
+from mntp.heads import DiffusionHead, DiffusionSampling, FlowMatchingHead, denoiser
 from mntp.heads.denoiser import Denoise, Denoiser, MLPDenoiser
+from tests.mntp.heads.settings import sampling_for, solvers
 
 D, C, W, M, S = 3, 5, 16, 4, 7
 TIMES = [float(142 * k) for k in range(S)]
@@ -48,14 +49,14 @@ class Plain(MLPDenoiser):
 @torch.no_grad()
 @pytest.mark.parametrize("guided", [False, True])
 @pytest.mark.parametrize(
-    ("cls", "solver"), [(cls, s) for cls in (DiffusionHead, FlowMatchingHead) for s in cls.solvers]
+    ("cls", "solver"), [(cls, s) for cls in (DiffusionHead, FlowMatchingHead) for s in solvers(cls)]
 )
 def test_fast_equals_plain_in_float32(cls: type[DiffusionHead | FlowMatchingHead], solver: str, guided: bool) -> None:
     torch.manual_seed(0)
     head = cls(D, C, width=W, depth=2)
     for parameter in head.parameters():
         torch.nn.init.normal_(parameter, std=0.1)
-    sampling = HeadSampling(50, solver, x0_limit=4.0)
+    sampling = sampling_for(cls, num_steps=50, solver=solver, x0_limit=4.0)
     z, z_uncond, noise = torch.randn(M, C), torch.randn(M, C), torch.randn(M, head.num_draws(sampling), D)
     guidance = {"z_uncond": z_uncond, "guidance_scale": 3.0} if guided else {}
     fast = head.sample(z, noise, sampling, **guidance)  # type: ignore[arg-type]
@@ -67,7 +68,7 @@ def test_fast_equals_plain_in_float32(cls: type[DiffusionHead | FlowMatchingHead
 
 @torch.no_grad()
 def test_the_scale_of_guidance_may_be_a_tensor() -> None:
-    head, sampling = DiffusionHead(D, C, width=W, depth=2), HeadSampling(10)
+    head, sampling = DiffusionHead(D, C, width=W, depth=2), DiffusionSampling(num_steps=10)
     head.net = network(torch.float32)
     z, z_uncond, noise = torch.randn(M, C), torch.randn(M, C), torch.randn(M, 10, D)
     for scale in (1.0, 3.0):
@@ -100,7 +101,7 @@ def test_only_the_steps_asked_for_are_guided(
     head.net = net  # type: ignore[assignment]  # plays the network
     if cls is FlowMatchingHead:
         net.forward = lambda x, t, z: (net.rows.append((float(t[0]), len(x))), 0.1 * x)[1]  # type: ignore[method-assign]
-    sampling = HeadSampling(10, guided_steps=part)
+    sampling = sampling_for(cls, num_steps=10, guided_steps=part)
     z, noise = torch.randn(M, C), torch.randn(M, head.num_draws(sampling), D)
     head.sample(z, noise, sampling, z_uncond=-z, guidance_scale=3.0)
     times = [time for time, _ in net.rows]
@@ -110,8 +111,8 @@ def test_only_the_steps_asked_for_are_guided(
 
 @pytest.mark.parametrize("part", [(-0.1, 1.0), (0.6, 0.4), (0.0, 1.1)])
 def test_a_part_that_is_none_is_refused(part: tuple[float, float]) -> None:
-    with pytest.raises(ValueError, match=r"^decoding\.guided_steps: expected \[begin, end\] within 0 to 1, got "):
-        HeadSampling(10, guided_steps=part)
+    with pytest.raises(ValueError, match=r"^decoding\.sampling\.guided_steps: expected \[begin, end\] within 0 to 1"):
+        DiffusionSampling(num_steps=10, guided_steps=part)
 
 
 @torch.no_grad()
@@ -122,7 +123,7 @@ def test_the_chain_is_left_with_two_products_a_block() -> None:
     z, noise = torch.randn(1, dim), torch.randn(1, steps, token_dim)
     counted = FlopCounterMode(display=False)
     with counted:
-        head.sample(z, noise, HeadSampling(steps), z_uncond=z, guidance_scale=2.0)
+        head.sample(z, noise, DiffusionSampling(num_steps=steps), z_uncond=z, guidance_scale=2.0)
     rows = 2
     chain = token_dim * width + rows * (6 * width**2 + width * 2 * token_dim)  # a step
     once = rows * dim * width + steps * (256 + width) * width + rows * steps * width * (3 * 3 + 2) * width
@@ -131,7 +132,7 @@ def test_the_chain_is_left_with_two_products_a_block() -> None:
     plain = FlopCounterMode(display=False)
     head.net.__class__ = Plain
     with plain:
-        head.sample(z, noise, HeadSampling(steps), z_uncond=z, guidance_scale=2.0)
+        head.sample(z, noise, DiffusionSampling(num_steps=steps), z_uncond=z, guidance_scale=2.0)
     products = rows * (6 + 11) * width**2 + rows * width * 2 * token_dim
     assert plain.get_total_flops() == 2 * steps * (per_step + products)
     assert math.isclose(counted.get_total_flops() / plain.get_total_flops(), 0.9, abs_tol=0.06)

@@ -9,7 +9,7 @@ import torch
 from scipy import stats
 from torch import Tensor, nn
 
-from mntp.heads import DiffusionHead, HeadSampling
+from mntp.heads import DiffusionHead, DiffusionSampling
 from mntp.heads.denoiser import Denoiser
 from mntp.heads.likelihood import discretised_log_likelihood, normal_kl
 from mntp.heads.schedules import DiffusionSchedule, cosine_betas
@@ -238,12 +238,12 @@ def draw(
 ) -> Tensor:
     head = DiffusionHead(D, C, width=8, depth=1)
     head.net = denoiser  # type: ignore[assignment]  # plays the network
-    sampling = HeadSampling(num_steps, solver, temperature)
+    sampling = DiffusionSampling(num_steps=num_steps, solver=solver, temperature=temperature)
     noise = torch.randn(samples, head.num_draws(sampling), D, generator=torch.Generator().manual_seed(0))
     return head.sample(torch.zeros(samples, C), noise, sampling)
 
 
-@pytest.mark.parametrize("solver", DiffusionHead.solvers)
+@pytest.mark.parametrize("solver", DiffusionSampling.solvers)
 def test_the_sampler_recovers_a_gaussian(solver: str) -> None:
     mean = torch.tensor([0.5, -1.0])
     covariance = torch.tensor([[1.0, 0.6], [0.6, 0.8]])
@@ -252,7 +252,7 @@ def test_the_sampler_recovers_a_gaussian(solver: str) -> None:
     assert (x.T.cov() - covariance).abs().max() < 4 * math.sqrt(2 / len(x)) + 0.02  # 0.02: of 200 steps
 
 
-@pytest.mark.parametrize("solver", DiffusionHead.solvers)
+@pytest.mark.parametrize("solver", DiffusionSampling.solvers)
 def test_the_sampler_recovers_the_weights_of_a_mixture(solver: str) -> None:
     weights, means = torch.tensor([0.3, 0.7]), torch.tensor([[-1.5, 0.0], [1.5, 0.5]])
     covariances = torch.tensor([[[0.10, 0.03], [0.03, 0.05]], [[0.06, -0.04], [-0.04, 0.12]]])
@@ -270,7 +270,9 @@ def test_the_sampler_recovers_the_weights_of_a_mixture(solver: str) -> None:
 def test_a_step_of_ancestral_sampling_is_the_posterior_written_out(v: float) -> None:
     """Two steps with a network of known outputs: mean by Bayes, log variance between beta-tilde and beta."""
     noise = torch.tensor([[[0.8], [-1.3]]], dtype=torch.float64)
-    x = SOLVERS["ancestral"](FULL.respaced(2), lambda x, t: (0.5 * x, x * 0 + v), noise, HeadSampling(2, None, 0.7))
+    x = SOLVERS["ancestral"](
+        FULL.respaced(2), lambda x, t: (0.5 * x, x * 0 + v), noise, DiffusionSampling(num_steps=2, temperature=0.7)
+    )
     betas, alpha_bar = written_out(2)
 
     def estimate(x: float, k: int) -> float:

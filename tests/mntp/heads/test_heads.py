@@ -1,14 +1,16 @@
 """One contract for every head, whatever its distribution: it learns one, samples it, and draws nothing on its own."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
 from scipy import stats
 from torch import Tensor
 
-from mntp.heads import HEADS, DiffusionHead, FlowMatchingHead, Head, HeadSampling, MixtureHead
-from mntp.heads.mixture import Mixture
+from mntp.heads import HEADS, DiffusionHead, FlowMatchingHead, FlowSampling, Head, HeadSampling, MixtureHead
+from mntp.heads.mixture import Mixture, MixtureSampling
+from tests.mntp.heads.settings import sampling_for, solvers
 from tests.mntp.heads.stand_in_network import Played
 
 D, C = 2, 4
@@ -22,7 +24,7 @@ BUILD = {
     "FlowMatchingHead": lambda: FlowMatchingHead(D, C, width=64, depth=2),
     "MixtureHead": lambda: MixtureHead(D, C, width=64, depth=2, num_components=4),
 }
-SOLVERS = [(name, solver) for name in BUILD for solver in HEADS[name].solvers]
+SOLVERS = [(name, solver) for name in BUILD for solver in solvers(HEADS[name])]
 
 
 def toy(count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -63,7 +65,11 @@ def test_every_head_is_under_the_contract() -> None:
 
 @pytest.mark.parametrize(("name", "solver"), SOLVERS)
 def test_a_toy_distribution_is_learnt_and_recovered(trained: dict[str, Head], name: str, solver: str) -> None:
-    head, sampling, count = trained[name], HeadSampling(100, solver, x0_limit=X0_LIMIT), 4000
+    head, sampling, count = (
+        trained[name],
+        sampling_for(HEADS[name], num_steps=100, solver=solver, x0_limit=X0_LIMIT),
+        4000,
+    )
     for side in (-1.0, 1.0):
         z = torch.zeros(count, C)
         z[:, 0] = side
@@ -96,7 +102,7 @@ def test_a_head_gives_a_loss_for_each_pair_and_draws_from_its_generator_alone(na
     losses = [head.loss(z, x, torch.Generator().manual_seed(5)) for _ in range(2)]
     level, noise = torch.rand(6, generator=torch.Generator().manual_seed(6)), torch.zeros(6, D)
     held_out = head.held_out_loss(z, x, level, noise)
-    sampling = HeadSampling(10)
+    sampling = sampling_for(head, num_steps=10)
     head.sample(z, noise_for(head, sampling, 6), sampling)
     assert torch.equal(torch.random.get_rng_state(), state)
     assert losses[0].shape == held_out.shape == (6,) and losses[0].dtype == held_out.dtype == torch.float32
@@ -105,10 +111,11 @@ def test_a_head_gives_a_loss_for_each_pair_and_draws_from_its_generator_alone(na
     assert torch.allclose(head.held_out_loss(z[order], x[order], level[order], noise[order]), held_out[order])
 
 
-@pytest.mark.parametrize(("name", "solver"), SOLVERS)
+@pytest.mark.parametrize(("name", "solver"), [(name, solver) for name, solver in SOLVERS if solver])
 def test_guidance_of_scale_one_is_the_conditional_path(trained: dict[str, Head], name: str, solver: str) -> None:
-    head, sampling = trained[name], HeadSampling(20, solver, x0_limit=X0_LIMIT)
-    z, noise = torch.ones(8, C), noise_for(head, HeadSampling(20, solver, x0_limit=X0_LIMIT), 8)
+    head = trained[name]
+    sampling = sampling_for(head, num_steps=20, solver=solver, x0_limit=X0_LIMIT)
+    z, noise = torch.ones(8, C), noise_for(head, sampling, 8)
     plain = head.sample(z, noise, sampling)
     assert torch.equal(head.sample(z, noise, sampling, z_uncond=-z, guidance_scale=1.0), plain)
     assert not torch.allclose(head.sample(z, noise, sampling, z_uncond=-z, guidance_scale=3.0), plain)
@@ -119,7 +126,7 @@ def test_a_lower_temperature_narrows(trained: dict[str, Head], name: str, solver
     head = trained[name]
     spreads = []
     for temperature in (0.5, 1.0):
-        sampling = HeadSampling(50, solver, temperature, X0_LIMIT)
+        sampling = sampling_for(head, num_steps=50, solver=solver, temperature=temperature, x0_limit=X0_LIMIT)
         z = torch.zeros(2000, C)
         z[:, 0] = 1.0
         x = head.sample(z, noise_for(head, sampling, 2000), sampling)
@@ -136,7 +143,9 @@ def flow_error(solver: str, steps: int, spread: float = 0.5) -> float:
         return (t * spread**2 - (1 - t)) / ((1 - t) ** 2 + t**2 * spread**2) * x
 
     head.net = Played(velocity)  # type: ignore[assignment]
-    x = head.sample(torch.zeros(1, C), torch.ones(1, 1, D).double(), HeadSampling(steps, solver, temperature=0.8))
+    x = head.sample(
+        torch.zeros(1, C), torch.ones(1, 1, D).double(), FlowSampling(num_steps=steps, solver=solver, temperature=0.8)
+    )
     return abs(float(x[0, 0]) - 0.8 * spread)
 
 
@@ -155,7 +164,7 @@ def test_a_mixture_is_sampled_exactly(monkeypatch: pytest.MonkeyPatch) -> None:
     scales = torch.tensor([[1.0, 0.5], [0.3, 2.0], [1.5, 1.0]])
     known = Mixture(weights.log().expand(count, 3), means.expand(count, 3, D), scales.expand(count, 3, D))
     monkeypatch.setattr(head, "mixture", lambda z: known)
-    sampling = HeadSampling(temperature=tau)
+    sampling = MixtureSampling(temperature=tau)
     x = head.sample(torch.zeros(count, C), noise_for(head, sampling, count), sampling)
     which = (x[:, 0] > -10).long() + (x[:, 0] > 10).long()
     for k in range(3):
@@ -219,10 +228,30 @@ def test_a_flow_is_trained_on_the_straight_path(monkeypatch: pytest.MonkeyPatch)
     torch.testing.assert_close(losses[sure], expected[sure], rtol=1e-3, atol=1e-3)
 
 
-@pytest.mark.parametrize("name", BUILD)
-def test_an_unknown_solver_is_told(name: str) -> None:
-    with pytest.raises(ValueError, match=f"{name} has no solver 'eulr'; known: "):
-        BUILD[name]().solver(HeadSampling(solver="eulr"))
+@pytest.mark.parametrize(
+    ("name", "values", "message"),
+    [
+        ("DiffusionHead", {"solver": "ddimm"}, r"decoding\.sampling\.solver: 'ddimm' .* known: ancestral, .*'ddim'\?"),
+        ("FlowMatchingHead", {"solver": "ddim"}, r"decoding\.sampling\.solver: 'ddim' .* known: euler, heun"),
+        ("MixtureHead", {"num_steps": 4}, r"decoding\.sampling: 'num_steps' is not a setting of MixtureHead; known: "),
+        ("MixtureHead", {"x0_limitt": 4}, r"did you mean 'x0_limit'\?"),
+        ("MixtureHead", {"x0_limit": 0}, r"decoding\.sampling\.x0_limit: expected a number above 0, or null, got 0"),
+        ("FlowMatchingHead", {"num_steps": 0}, r"decoding\.sampling\.num_steps: .* from 1 up, got 0"),
+        ("FlowMatchingHead", {"num_steps": "ten"}, r"decoding\.sampling\.num_steps: .* from 1 up, got 'ten'"),
+        ("DiffusionHead", {"num_steps": 1}, r"decoding\.sampling\.num_steps: expected 2 to 1000, got 1"),
+        ("DiffusionHead", {"temperature": -1}, r"decoding\.sampling\.temperature: expected a number from 0 up, got -1"),
+        ("DiffusionHead", {"guided_steps": [0.5]}, r"decoding\.sampling\.guided_steps: expected \[begin, end\]"),
+    ],
+)
+def test_settings_that_a_head_does_not_have_are_refused(name: str, values: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        BUILD[name]().settings(values)
+
+
+def test_settings_of_another_head_are_refused() -> None:
+    with pytest.raises(ValueError, match="got FlowSampling, but DiffusionHead takes DiffusionSampling"):
+        BUILD["DiffusionHead"]().settings(FlowSampling())
+    assert BUILD["FlowMatchingHead"]().settings({"num_steps": 7}) == FlowSampling(num_steps=7, solver="euler")
 
 
 def test_the_mixtures_loss_is_the_density_written_out() -> None:
@@ -257,7 +286,7 @@ def test_the_flows_limit_bounds_its_estimate_of_the_token(solver: str) -> None:
     noise = torch.tensor([[[0.5]], [[-2.5]], [[-0.2]]], dtype=torch.float64)
 
     def drawn(limit: float | None) -> list[float]:
-        x = head.sample(torch.zeros(3, 1), noise, HeadSampling(2, solver, x0_limit=limit))
+        x = head.sample(torch.zeros(3, 1), noise, FlowSampling(num_steps=2, solver=solver, x0_limit=limit))
         return [float(value) for value in x[:, 0]]
 
     def clipped(x: float, t: float, limit: float) -> float:

@@ -9,7 +9,7 @@ import torch
 from diffusers import DDIMScheduler, DPMSolverMultistepScheduler
 from torch import Tensor
 
-from mntp.heads import HeadSampling
+from mntp.heads import DiffusionSampling
 from mntp.heads.schedules import DiffusionSchedule
 from mntp.heads.solvers import SOLVERS, kept_steps
 from tests.mntp.heads.exact_scores import TRAINING, Mixture, draw, normal_noise
@@ -37,7 +37,7 @@ QUANTILE = {
 def tokens(network: Mixture, solver: str, steps: int) -> Tensor:
     """20,000 tokens; of a deterministic solver 4,000, mapped from evenly spaced quantiles without sampling error."""
     noise = normal_noise(20_000, steps) if solver == "sde_dpmpp_2m" else normal_noise(4_000, 1)
-    return draw(network, HeadSampling(steps, solver), noise)
+    return draw(network, DiffusionSampling(num_steps=steps, solver=solver), noise)
 
 
 @pytest.mark.parametrize("solver", NOT_MAR)
@@ -115,7 +115,7 @@ def test_the_steps_are_those_of_diffusers(solver: str, steps: int, spacing: str)
         eps = network.noise(x, float(schedule.alpha_bar[k]))
         return eps, eps
 
-    ours = SOLVERS[solver](schedule, predict, noise, HeadSampling(steps))
+    ours = SOLVERS[solver](schedule, predict, noise, DiffusionSampling(num_steps=steps))
     names = {"dpmpp_2m": "dpmsolver++", "sde_dpmpp_2m": "sde-dpmsolver++"}
     scheduler = diffusers_dpm(schedule, names[solver]) if solver in names else diffusers_ddim(schedule)
     torch.testing.assert_close(ours, walk(scheduler, schedule, predict, noise), rtol=0, atol=1e-6)
@@ -138,7 +138,7 @@ def linear_error(solver: str, steps: int, scale: float) -> float:
 
     draws = steps if solver == "sde_dpmpp_2m" else 1
     noise = torch.eye(draws, dtype=torch.float64)[:, :, None]
-    x = SOLVERS[solver](schedule, predict, noise, HeadSampling(steps))
+    x = SOLVERS[solver](schedule, predict, noise, DiffusionSampling(num_steps=steps))
     if solver == "sde_dpmpp_2m":
         return abs(float(x.square().sum().sqrt()) - scale)
     grown = (scale**2 * ratio**2 + 1).sqrt()
@@ -158,7 +158,7 @@ def test_the_order_of_a_solver(solver: str, order: int, scale: float) -> None:
 @pytest.mark.parametrize("steps", [8, 25, 100])
 def test_a_networks_error_is_not_magnified(solver: str, steps: int) -> None:
     """With 0.05 cos(5 x) added to the predicted noise, tokens move by a few times that and not by thousands."""
-    sampling = HeadSampling(steps, solver)
+    sampling = DiffusionSampling(num_steps=steps, solver=solver)
     noise = normal_noise(2000, steps if solver == "sde_dpmpp_2m" else 1)
     exact, wrong = (draw(Mixture([1.0], [0.0], [1.0], error), sampling, noise) for error in (0.0, 0.05))
     assert float((wrong - exact).square().mean().sqrt()) < 5 * 0.05
@@ -177,7 +177,7 @@ def test_estimates_are_shrunk_by_what_the_first_one_shows_of_the_error() -> None
         seen.append(x)
         return (x - alpha[k] * claimed[k]) / sigma[k], x
 
-    x = SOLVERS["ddim"](schedule, predict, noise, HeadSampling(3))
+    x = SOLVERS["ddim"](schedule, predict, noise, DiffusionSampling(num_steps=3))
     excess = torch.tensor([[5e6 - 1], [0.0]], dtype=torch.float64)  # the mean square of 3000 and -1000 is 5e6
     kept = [1 / (1 + excess * (alpha[2] / sigma[2] * sigma[k] / alpha[k]) ** 2) for k in range(3)]
     assert 0.2 < float(kept[1][0]) < 0.8
@@ -198,7 +198,7 @@ def test_a_constant_error_at_the_noisy_end_moves_tokens_by_a_fraction_of_it(solv
             alpha_bar = float(schedule.alpha_bar[k])
             return network.noise(x, alpha_bar) + error * (alpha_bar < 0.1), x
 
-        return SOLVERS[solver](schedule, predict, noise, HeadSampling(25))
+        return SOLVERS[solver](schedule, predict, noise, DiffusionSampling(num_steps=25))
 
     moved = float((drawn(-0.2) - drawn(0.0)).mean())
     assert 0 < moved < 0.5 * 0.2
@@ -222,7 +222,7 @@ def test_steps_spaced_by_log_snr(steps: int) -> None:
 @pytest.mark.parametrize("solver", [*NOT_MAR, "ancestral"])
 @pytest.mark.parametrize("steps", [0, 1, 1001])
 def test_senseless_numbers_of_steps(solver: str, steps: int) -> None:
-    with pytest.raises(ValueError, match=rf"^decoding.num_diffusion_steps: expected 2 to 1000, got {steps}$"):
+    with pytest.raises(ValueError, match=rf"^decoding.sampling.num_steps: expected 2 to 1000, got {steps}$"):
         kept_steps(TRAINING, solver, steps)
 
 

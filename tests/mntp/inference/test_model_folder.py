@@ -36,10 +36,13 @@ def test_a_model_comes_back_bit_for_bit(name: str, tmp_path: Path) -> None:
     assert same_bits(again.state_dict(), system.state_dict())
     assert again.decoding == system.decoding
     assert not again.training
-    assert again.front_end is not None and system.front_end is not None
-    tokenizer = system.front_end["tokenizer"]
-    assert same_bits(again.front_end["tokenizer"].pop("state"), tokenizer["state"])
-    assert again.front_end == {**system.front_end, "tokenizer": {k: v for k, v in tokenizer.items() if k != "state"}}
+    assert again.preprocessing is not None and system.preprocessing is not None
+    tokenizer = system.preprocessing["tokenizer"]
+    assert same_bits(again.preprocessing["tokenizer"].pop("state"), tokenizer["state"])
+    assert again.preprocessing == {
+        **system.preprocessing,
+        "tokenizer": {k: v for k, v in tokenizer.items() if k != "state"},
+    }
     assert sorted(path.name for path in (tmp_path / "made" / "here").iterdir()) == ["config.json", "model.safetensors"]
     # and what came back is saved as the same files
     write_model_folder(read_model_folder(str(tmp_path / "made" / "here")), tmp_path / "second")
@@ -50,9 +53,9 @@ def test_a_model_comes_back_bit_for_bit(name: str, tmp_path: Path) -> None:
 def test_the_config_is_the_section_of_a_yaml(tmp_path: Path) -> None:
     write_model_folder(tiny_trained(), tmp_path / "m")
     config = json.loads((tmp_path / "m" / "config.json").read_text())
-    assert config["format"] == 1
+    assert config["format"] == 2
     assert config["system"] == {"class_path": "mntp.systems.AudioMNTP", "init_args": plain_arguments_of()}
-    assert "state" not in config["front_end"]["tokenizer"]
+    assert "state" not in config["preprocessing"]["tokenizer"]
 
 
 def test_a_checkpoint_of_a_built_system_rebuilds_it(tmp_path: Path) -> None:
@@ -71,7 +74,7 @@ def test_a_checkpoint_of_a_built_system_rebuilds_it(tmp_path: Path) -> None:
 
 def test_a_system_built_of_objects_is_refused(tmp_path: Path) -> None:
     system = tiny_system("G")
-    system.front_end = tiny_trained().front_end
+    system.preprocessing = tiny_trained().preprocessing
     with pytest.raises(ValueError, match=r"AudioMNTP was built in Python: .*backbone.* are objects"):
         write_model_folder(system, tmp_path / "m")
     bare = build_system("mntp.systems.AudioNTP", plain_arguments_of("AudioNTP"))
@@ -167,24 +170,24 @@ HEAD = "system.head.net.cond_proj.weight"
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (changed(format=2, mntp_version="9.1"), "format 2, written by mntp 9.1; this is mntp .*: update it"),
+        (changed(format=3, mntp_version="9.1"), "format 3, written by mntp 9.1; this is mntp .*: update it"),
         (changed(format="one"), "not a model of this suite"),
         (without("format"), "not a model of this suite"),
         (without("system"), "not a model of this suite"),
-        (without("front_end"), "not a model of this suite .no usable 'front_end'"),
-        (without("front_end", "tokenizer"), "not a model of this suite .no usable 'tokenizer'"),
-        (without("front_end", "num_tokens"), "not a model of this suite .no usable 'num_tokens'"),
+        (without("preprocessing"), "not a model of this suite .no usable 'preprocessing'"),
+        (without("preprocessing", "tokenizer"), "not a model of this suite .no usable 'tokenizer'"),
+        (without("preprocessing", "num_tokens"), "not a model of this suite .no usable 'num_tokens'"),
         (without("system", "class_path"), "not a model of this suite .no usable 'class_path'"),
         (without("system", "init_args", "backbone"), "can't be built .*backbone"),
         (
-            changed(system={"class_path": "x.AudioMTP", "init_args": {}}),
+            changed(system={"class_path": "mntp.systems.AudioMTP", "init_args": {}}),
             "unknown system class .*did you mean 'AudioMNTP'",
         ),
-        (changed(front_end=[1]), "not a model of this suite"),
+        (changed(preprocessing=[1]), "not a model of this suite"),
         (argument(nonsense=1), "can't be built .*nonsense"),
         (
-            argument(head={"class_path": "xml.sax.saxutils.XMLGenerator"}),
-            "not imported; import 'xml.sax.saxutils' first",
+            argument(head={"class_path": "turtledemo.clock.Head"}),
+            "of the package 'turtledemo', which is not imported; a file alone can't decide that its code is run",
         ),
         (argument(num_tokens=32), "the data has 16 tokens .* the model expects 32"),
         (cut("config.json", 0.5), "not a model of this suite .not JSON"),

@@ -13,8 +13,9 @@ from torch import Tensor
 from mntp import TextToAudio
 from mntp.audio.log_mel import normalise
 from mntp.conditioning.guidance import Guidance
+from mntp.heads import DiffusionSampling
 from mntp.inference.streaming import Windows
-from mntp.inference.text_to_audio import seeds_of
+from mntp.inference.text_to_audio import assign_seeds
 from mntp.samplers import Decoding, MaskedDecoding
 from mntp.seeding import derive_seed
 from tests.models import CLIP_SAMPLES, NUM_SLICES, noises, tiny_model, tiny_trained
@@ -99,10 +100,10 @@ def test_seeds_and_batches() -> None:
 
 
 def test_seeds_of_repeated_captions_differ() -> None:
-    seeds = seeds_of(["a", "b", "a", "a", "b"], 5)
+    seeds = assign_seeds(["a", "b", "a", "a", "b"], 5)
     assert seeds[:2] == [5, 5]
     assert len(set(seeds[2:]) | {5}) == 3  # the second "a" and the second "b" are told apart by their captions
-    assert seeds == seeds_of(["a", "b", "a", "a", "b", "c"], 5)[:5]
+    assert seeds == assign_seeds(["a", "b", "a", "a", "b", "c"], 5)[:5]
 
 
 @pytest.mark.parametrize("name", SYSTEMS)
@@ -161,14 +162,14 @@ def test_joined_pieces_are_the_whole(name: str, continued: bool) -> None:
 
 def test_sound_comes_before_the_clip_is_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
     model, drawn = tiny_model(), list[int]()
-    iterate = model.system.iterate
+    stream_tokens = model.system.stream
 
     def counted(*arguments: Any, **named: Any) -> Any:
-        for tokens, final in iterate(*arguments, **named):
-            drawn.append(final)
-            yield tokens, final
+        for state in stream_tokens(*arguments, **named):
+            drawn.append(state.leading)
+            yield state
 
-    monkeypatch.setattr(model.system, "iterate", counted)
+    monkeypatch.setattr(model.system, "stream", counted)
     stream = model.stream("rain", windows=Windows(lookahead=1))
     assert drawn == []
     next(stream)
@@ -179,19 +180,19 @@ def test_decoding_is_changed_for_one_call_and_by_any_of_its_settings(monkeypatch
     model = tiny_model()
     own = model.system.decoding
     (plain,) = model.generate(["rain"])
-    (hotter,) = model.generate(["rain"], temperature=0.2)
+    (hotter,) = model.generate(["rain"], sampling={"temperature": 0.2})
     assert (plain - hotter).abs().max() > 0.01
     assert model.system.decoding == own
     assert model.generate(["rain"])[0].equal(plain)
-    changed = model.decoding(guidance_scale=5, num_diffusion_steps=2)
+    changed = model.decoding(guidance_scale=5, sampling={"num_steps": 2})
     assert changed.guidance == Guidance(5.0)
-    assert (changed.num_diffusion_steps, changed.x0_limit) == (2, 5.0)
-    assert model.generate(["rain"], guidance_scale=5)[0].equal(model.generate(["rain"], guidance=Guidance(5.0))[0])
-    given = Decoding(num_diffusion_steps=2, guidance=Guidance(1.5))
-    assert model.decoding(given).num_diffusion_steps == 2
+    assert changed.sampling == DiffusionSampling(num_steps=2, x0_limit=5.0)
+    assert model.generate(["rain"], guidance_scale=5)[0].equal(model.generate(["rain"], guidance={"scale": 5.0})[0])
+    given = Decoding(sampling={"num_steps": 2}, guidance=Guidance(1.5))
+    assert model.decoding(given).sampling == DiffusionSampling(num_steps=2)
     assert type(model.decoding(given)) is type(own)
     # two streams in two ways, a piece of each in turn
-    slow, fast = model.stream("rain"), model.stream("rain", temperature=0.2)
+    slow, fast = model.stream("rain"), model.stream("rain", sampling={"temperature": 0.2})
     pieces = list(zip(slow, fast, strict=True))
     joined = [torch.cat([pair[side] for pair in pieces]) for side in (0, 1)]
     torch.testing.assert_close(joined[0], torch.cat(list(model.stream("rain"))), **TOLERANCE)
@@ -205,12 +206,14 @@ def test_decoding_is_changed_for_one_call_and_by_any_of_its_settings(monkeypatch
         ({"seconds": 0.8}, "seconds: got 0.8, expected 0.16 to 0.64"),
         ({"seconds": 0}, "seconds: got 0, expected 0.16 to 0.64"),
         ({"seconds": float("nan")}, "seconds: got nan, expected 0.16 to 0.64"),
-        ({"num_diffusion_step": 3}, "not a setting of decoding; .*did you mean 'num_diffusion_steps'"),
-        ({"num_diffusion_steps": 0}, "expected at least 1, got 0"),
-        ({"solver": "nonsense"}, "has no solver 'nonsense'"),
-        ({"temperature": -1.0}, "decoding.temperature: expected a number from 0 up, got -1.0"),
-        ({"temperature": float("nan")}, "decoding.temperature: expected a number from 0 up, got nan"),
-        ({"x0_limit": -5.0}, "decoding.x0_limit: expected a number above 0, or none, got -5.0"),
+        ({"tokens_per_cal": 3}, "not a setting of decoding; .*did you mean 'tokens_per_call'"),
+        ({"sampling": {"num_step": 3}}, "'num_step' is not a setting of DiffusionHead; .*did you mean 'num_steps'"),
+        ({"sampling": {"num_steps": 0}}, "expected a number of steps from 1 up, got 0"),
+        ({"sampling": {"solver": "nonsense"}}, "'nonsense' is not a solver of this head"),
+        ({"sampling": {"temperature": -1.0}}, "temperature: expected a number from 0 up, got -1.0"),
+        ({"sampling": {"temperature": float("nan")}}, "temperature: expected a number from 0 up, got nan"),
+        ({"sampling": {"x0_limit": -5.0}}, "x0_limit: expected a number above 0, or null, got -5.0"),
+        ({"guidance": {"sale": 3}}, "decoding.guidance: .*'sale'"),
         ({"guidance": 3}, "decoding.guidance: got 3, expected a Guidance; .* guidance_scale"),
         ({"tokens_per_call": 0}, "decoding.tokens_per_call: expected a number from 1 up, got 0"),
         ({"random_order": True}, "decoding.random_order: true fills gaps"),  # the model is not trained for it
@@ -240,7 +243,7 @@ def test_other_bad_arguments(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="'!!' has no words"):
         model.generate(["!!"])
     system = tiny_trained()
-    system.front_end = None
+    system.preprocessing = None
     with pytest.raises(ValueError, match="holds no tokenizer"):
         TextToAudio(system)
     with pytest.raises(ValueError, match="no checkpoint there"):

@@ -11,13 +11,17 @@ import torch
 from scipy import stats
 
 from mntp.masking import (
+    CORRUPTIONS,
     ClippedNormal,
     Fixed,
+    Gaussian,
+    LinearNoise,
     MaskRatio,
     Mixture,
     TruncatedNormal,
     Uniform,
-    corrupt,
+    VPNoise,
+    Zero,
     kept_positions,
     num_hidden_in_mar,
     num_hidden_when_dropping,
@@ -150,18 +154,49 @@ def test_what_hidden_tokens_look_like() -> None:
     generator = torch.Generator().manual_seed(0)
     tokens = torch.full((32, 50, 4), 7.0)
     mask = random_mask(32, 50, 20, generator)
-    assert corrupt(tokens, mask, "none", generator) is tokens
-    zero = corrupt(tokens, mask, "zero", generator)
+    zero = Zero()(tokens, mask, generator)
     assert (zero[mask] == 0).all()
     assert (zero[~mask] == 7).all()
-    noisy = corrupt(tokens, mask, "gaussian", generator)
+    noisy = Gaussian()(tokens, mask, generator)
     assert (noisy[~mask] == 7).all()
     assert stats.kstest(noisy[mask].flatten().numpy(), stats.norm.cdf).pvalue > LEVEL
+
+
+@pytest.mark.parametrize("name", CORRUPTIONS)
+def test_corruption_touches_masked_positions_alone_and_follows_its_generator(name: str) -> None:
+    tokens = torch.full((4, 6, 3), 7.0)
+    mask = random_mask(4, 6, 2, torch.Generator().manual_seed(0))
+    first, again, other = (CORRUPTIONS[name]()(tokens, mask, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2))
+    assert torch.equal(first, again)
+    assert (first[~mask] == 7).all() and (first[mask] != 7).all()
+    assert torch.equal(first, other) == (name == "zero")
+    everywhere = CORRUPTIONS[name]()(tokens, None, torch.Generator().manual_seed(1))
+    assert (everywhere != 7).all() and torch.equal(everywhere[mask], first[mask])
+
+
+@pytest.mark.parametrize(("build", "preserving"), [(VPNoise, True), (LinearNoise, False)])
+@pytest.mark.parametrize("largest", [1.0, 0.3])
+def test_noise_levels_are_uniform_and_mix_as_stated(build: type[VPNoise], preserving: bool, largest: float) -> None:
+    """From constant tokens the level of each position can be read off: mean and variance over many values."""
+    tokens = torch.full((1, 400, 4000), 3.0)
+    noisy = build(largest)(tokens, None, torch.Generator().manual_seed(0))[0]
+    mean, variance = noisy.mean(dim=1), noisy.var(dim=1)
+    level = variance if preserving else variance.sqrt()
+    if preserving:
+        assert (mean.square() - 9 * (1 - level)).abs().max() < 1.2  # six standard errors of the variance
+    else:
+        assert (mean - 3 * (1 - level)).abs().max() < 0.3
+    assert stats.kstest((level / largest).numpy(), stats.uniform.cdf).pvalue > LEVEL
+    unit = torch.randn(1, 400, 4000, generator=torch.Generator().manual_seed(1))
+    spread = build(largest)(unit, None, torch.Generator().manual_seed(2)).var()
+    # E (1 - k)^2 + k^2 for k uniform on [0, m] is 1 - m + 2 m^2 / 3.
+    assert float(spread) == pytest.approx(1.0 if preserving else 1 - largest + 2 * largest**2 / 3, abs=0.02)
 
 
 @pytest.mark.parametrize(
     ("build", "match"),
     [
+        (lambda: VPNoise(0.0), "max_level is 0.0, expected a number above 0 and at most 1"),
         (lambda: Fixed(1.2), "got 1.2"),
         (lambda: Uniform(0.6, 0.4), "low 0.6 must lie below high 0.4"),
         (lambda: ClippedNormal(0.5, 0.0), "scale must be positive"),

@@ -17,11 +17,11 @@ from torch.utils._pytree import tree_leaves
 
 from experiments.bench.flops import count_flops
 from mntp.conditioning.guidance import Guidance
-from mntp.heads import HeadSampling
+from mntp.heads import DiffusionSampling
 from mntp.samplers import ClipNoise
 from mntp.samplers.cuda_graphs import Captured, captured_sample
 from mntp.systems import AudioSystem
-from tests.systems_support import D, N, tiny_batch, tiny_system
+from tests.systems_support import SAMPLING, D, N, tiny_batch, tiny_system
 
 
 class OnGpu(Tensor):
@@ -82,7 +82,7 @@ def graphs(monkeypatch: pytest.MonkeyPatch) -> list[Graph]:
     stream = SimpleNamespace(wait_stream=lambda other: None)
     monkeypatch.setattr(Graph, "made", [])
     for name, fake in {
-        "TextStream": lambda *_: stream,
+        "Stream": lambda *_: stream,
         "current_stream": lambda: stream,
         "current_device": lambda: 0,
         "stream": nullcontext,
@@ -108,6 +108,12 @@ def drawn(system: AudioSystem, place: Callable[[Tensor], Tensor], seeds: range, 
     return torch.Tensor(list(system.decode(place(prompt), place(fake), noise, given, N))[-1].tokens)
 
 
+def with_graphs(row: str) -> AudioSystem:
+    system = tiny_system(row).eval()
+    system.decoding = replace(system.decoding, cuda_graphs=True)
+    return system
+
+
 @pytest.mark.parametrize("head", ["DiffusionHead", "FlowMatchingHead", "MixtureHead"])
 @pytest.mark.parametrize(
     ("row", "changes"),
@@ -123,7 +129,9 @@ def drawn(system: AudioSystem, place: Callable[[Tensor], Tensor], seeds: range, 
 )
 def test_replays_draw_what_eager_calls_draw(graphs: list[Graph], row: str, changes: dict[str, Any], head: str) -> None:
     system = tiny_system(row, head=head).eval()
-    system.decoding = replace(system.decoding, x0_limit=4.0, **changes)
+    system.decoding = replace(
+        system.decoding, sampling={**SAMPLING.get(head, {"num_steps": 4}), "x0_limit": 4.0}, cuda_graphs=True, **changes
+    )
     for seeds, known in ((range(3), 0), (range(3, 6), 2), (range(2), 1)):  # again, from another place, an odd batch
         expected = drawn(system, lambda tensor: tensor, seeds, known)
         assert not any(graph.num_replays for graph in graphs) or seeds.start or known
@@ -131,8 +139,16 @@ def test_replays_draw_what_eager_calls_draw(graphs: list[Graph], row: str, chang
     assert sum(graph.num_replays for graph in graphs) > len(graphs) > 0
 
 
+@pytest.mark.parametrize("row", ["A", "K"])
+def test_nothing_is_captured_unless_it_is_asked_for(graphs: list[Graph], row: str) -> None:
+    drawn(tiny_system(row).eval(), on_gpu, range(3))
+    assert graphs == []
+    drawn(with_graphs(row), on_gpu, range(3))
+    assert graphs != []
+
+
 def test_a_graph_is_kept_for_the_next_batch(graphs: list[Graph]) -> None:
-    system = tiny_system("K").eval()
+    system = with_graphs("K")
     drawn(system, on_gpu, range(3))
     before = len(graphs)
     drawn(system, on_gpu, range(3, 6))
@@ -140,7 +156,7 @@ def test_a_graph_is_kept_for_the_next_batch(graphs: list[Graph]) -> None:
 
 
 def test_weights_that_lie_elsewhere_are_captured_anew(graphs: list[Graph]) -> None:
-    system = tiny_system("K").eval()
+    system = with_graphs("K")
     drawn(system, on_gpu, range(3))
     with torch.no_grad():
         for parameter in system.head.parameters():
@@ -169,7 +185,7 @@ def test_counters_see_every_operation(graphs: list[Graph]) -> None:
 def test_each_guidance_scale_is_no_graph_of_its_own(graphs: list[Graph]) -> None:
     head = tiny_system().head
     z, noise = on_gpu(torch.randn(2, head.cond_dim)), torch.randn(2, 4, D)
-    sample, sampling = captured_sample(head, z), HeadSampling(num_diffusion_steps=4)
+    sample, sampling = captured_sample(head, z), DiffusionSampling(num_steps=4)
     for scale in (3.0, 1.5):
         expected = head.sample(torch.Tensor(z), noise, sampling, z_uncond=torch.Tensor(-z), guidance_scale=scale)
         found = sample(z, noise, sampling, z_uncond=-z, guidance_scale=scale)
@@ -186,4 +202,5 @@ def test_streams_are_those_of_the_device_of_the_tensors(monkeypatch: pytest.Monk
 
 
 def test_settings_given_as_lists_name_a_graph_too() -> None:
-    assert hash(HeadSampling(guided_steps=[0.0, 0.5])) == hash(HeadSampling(guided_steps=(0.0, 0.5)))  # type: ignore[arg-type]
+    lists, tuples = (DiffusionSampling(guided_steps=part) for part in ([0.0, 0.5], (0.0, 0.5)))  # type: ignore[arg-type]
+    assert hash(lists) == hash(tuples)

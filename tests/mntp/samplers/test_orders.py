@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from mntp.samplers.orders import leading
+from mntp.samplers.orders import count_leading
 
 
 @pytest.mark.parametrize(
@@ -15,4 +15,4 @@ from mntp.samplers.orders import leading
     ],
 )
 def test_positions_known_from_the_first_on_in_every_clip(known: list[list[int]], expected: int) -> None:
-    assert leading(torch.tensor(known, dtype=torch.bool)) == expected
+    assert count_leading(torch.tensor(known, dtype=torch.bool)) == expected

@@ -10,7 +10,7 @@ from torch import Tensor
 from mntp.conditioning.guidance import Guidance
 from mntp.masking import Fixed
 from mntp.samplers import ClipNoise, MaskedDecoding, ParallelDecoding
-from mntp.samplers.orders import behind_known
+from mntp.samplers.orders import put_known_first
 from mntp.systems import AudioMNTP
 from tests.systems_support import DECODING, D, N, tiny_batch, tiny_system
 
@@ -86,7 +86,7 @@ def test_each_token_is_drawn_once_and_never_changed(random_order: bool) -> None:
     system = system_with("shuffled", tokens_per_call=3, random_order=random_order)
     before, text = torch.zeros(4, N, D), tiny_batch().text
     seen = 0
-    for tokens, final in system.iterate(text, range(4)):
+    for tokens, _, final, _ in system.stream(text, range(4)):
         drawn = (tokens != 0).all(dim=-1)
         assert torch.equal(tokens[before != 0], before[before != 0])
         assert (drawn.sum(dim=1) == min(seen + 3, N)).all()
@@ -177,9 +177,9 @@ def test_what_a_model_cannot_be_asked_is_refused_when_it_is_built() -> None:
 
 def test_a_change_of_decoding_is_checked_as_well() -> None:
     system = system_with("G")
-    system.decoding = ParallelDecoding(**DECODING, random_order=True)
     with pytest.raises(ValueError, match=r"^decoding\.random_order: true"):
-        system.generate(tiny_batch().text, range(4))
+        system.decoding = ParallelDecoding(**DECODING, random_order=True)
+    assert not system.decoding.random_order
 
 
 def test_shuffled_training_feeds_each_kept_token_once_in_any_order() -> None:
@@ -188,7 +188,7 @@ def test_shuffled_training_feeds_each_kept_token_once_in_any_order() -> None:
     tokens = torch.randn(500, N, D)
     task = system.task(tokens, 0.25, torch.Generator().manual_seed(0))
     assert torch.equal(task.positions, task.targets[:, :-1])  # each input is asked for the next in the order
-    assert torch.equal(task.fed, tokens.gather(1, task.positions[..., None].expand(-1, -1, D)))
+    assert torch.equal(task.inputs, tokens.gather(1, task.positions[..., None].expand(-1, -1, D)))
     kept = task.targets.sort(dim=1).values
     assert kept.shape == (500, 9) and (kept.diff(dim=1) > 0).all()  # each at most once
     rising = (task.targets.diff(dim=1) > 0).float().mean()
@@ -199,16 +199,16 @@ def test_shuffled_training_feeds_each_kept_token_once_in_any_order() -> None:
 
 def test_orders_behind_what_is_known() -> None:
     orders = torch.tensor([[3, 0, 4, 1, 2], [1, 4, 2, 3, 0]])
-    assert behind_known(orders, 0).tolist() == orders.tolist()
-    assert behind_known(orders, 2).tolist() == [[0, 1, 3, 4, 2], [0, 1, 4, 2, 3]]
-    assert behind_known(orders, 5).tolist() == [[0, 1, 2, 3, 4]] * 2
+    assert put_known_first(orders, 0).tolist() == orders.tolist()
+    assert put_known_first(orders, 2).tolist() == [[0, 1, 3, 4, 2], [0, 1, 4, 2, 3]]
+    assert put_known_first(orders, 5).tolist() == [[0, 1, 2, 3, 4]] * 2
 
 
 @pytest.mark.parametrize("row", ["A", "G", "K"])
 def test_training_goes_on_as_it_was_while_and_after_drawing(row: str) -> None:
     system = tiny_system(row).train()
-    steps = system.iterate(tiny_batch().text, range(4))
-    tokens, _ = next(steps)
+    steps = system.stream(tiny_batch().text, range(4))
+    tokens = next(steps).tokens
     assert not tokens.requires_grad
     assert torch.is_grad_enabled()
     steps.close()  # type: ignore[attr-defined]  # a generator: whoever listens has heard enough
@@ -230,6 +230,6 @@ def test_guidance_falls_with_the_tokens_known_when_several_are_asked(monkeypatch
 
 def test_masked_decoding_of_a_given_beginning_hides_the_rest_in_as_many_steps() -> None:
     system = tiny_system("K", decoding=MaskedDecoding(**DECODING, num_steps=3))
-    steps = list(system.iterate(tiny_batch().text, range(4), prefix=torch.ones(4, 5, D)))
+    steps = list(system.stream(tiny_batch().text, range(4), prefix=torch.ones(4, 5, D)))
     assert len(steps) == 3
-    assert all(final >= 5 for _, final in steps) and steps[-1][1] == N
+    assert all(state.leading >= 5 for state in steps) and steps[-1].leading == N

@@ -1,6 +1,7 @@
 """Each token is revealed exactly once, in the stated order and number of calls; the batch never matters."""
 
 import math
+from dataclasses import asdict, replace
 from itertools import pairwise
 from typing import Any
 
@@ -9,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from mntp.conditioning.guidance import Guidance
-from mntp.heads import HEADS, HeadSampling
-from mntp.samplers import ClipNoise, Decoding, MaskedDecoding, ParallelDecoding, cosine_counts
+from mntp.heads import HEADS, DiffusionSampling, HeadSampling, MixtureSampling
+from mntp.samplers import ClipNoise, Decoding, MaskedDecoding, ParallelDecoding, TokenDrawer, cosine_counts
 from mntp.systems import AudioMAR, AudioMNTP, AudioNTP, AudioSystem
 from tests.systems_support import DECODING, D, N, tiny_batch, tiny_system
 
@@ -45,6 +46,7 @@ class Scribe(nn.Module):
     """Stands for the head: writes down how many tokens each call draws, and draws the call's number."""
 
     token_dim = D
+    guidance_spaces = ("output",)
 
     def __init__(self) -> None:
         super().__init__()
@@ -175,9 +177,10 @@ class GuidanceScribe(Scribe):
 def test_guidance_pulls_from_the_fake_prompt_to_the_captions_by_the_schedule(row: str) -> None:
     """Each branch is an unguided decoding of its own prompt; the scale is Equation 5's at i = 1 + tokens known."""
     system, text = tiny_system(row).eval(), tiny_batch().text
-    sizes = {**DECODING, **({"num_steps": 5} if row == "K" else {})}
+    sizes, head = {**DECODING, **({"num_steps": 5} if row == "K" else {})}, system.head
     made: dict[str, list[tuple[Tensor, Tensor, float]]] = {}
     for name, scale in {"guided": 7.0, "captions": 1.0, "fake": 1.0}.items():
+        system.head = head
         system.decoding = type(system.decoding)(**{**sizes, "guidance": Guidance(scale)})
         scribe = GuidanceScribe()
         system.head = scribe
@@ -199,11 +202,11 @@ def test_guidance_pulls_from_the_fake_prompt_to_the_captions_by_the_schedule(row
 @pytest.mark.parametrize("guidance", [Guidance(1.0), Guidance(0.0, "constant", "paper")])
 def test_without_guidance_the_fake_prompt_is_never_heard(row: str, guidance: Guidance) -> None:
     system, text = tiny_system(row), tiny_batch().text
-    system.decoding = type(system.decoding)(num_diffusion_steps=4, guidance=guidance)
+    system.decoding = type(system.decoding)(sampling={"num_steps": 4}, guidance=guidance)
     tokens = system.generate(text, seeds=range(4))
     torch.nn.init.constant_(system.prompt.fake_prompt, math.nan)
     assert torch.equal(system.generate(text, seeds=range(4)), tokens)
-    system.decoding = type(system.decoding)(num_diffusion_steps=4, guidance=Guidance(3.0))
+    system.decoding = type(system.decoding)(sampling={"num_steps": 4}, guidance=Guidance(3.0))
     assert system.generate(text, seeds=range(4)).isnan().any()
 
 
@@ -270,16 +273,86 @@ def test_senseless_steps_are_refused_when_the_settings_are_made(steps: object) -
     assert repr(steps) in str(e.value)
 
 
+@pytest.mark.parametrize(
+    ("head", "sampling", "message"),
+    [
+        ("DiffusionHead", {"num_steps": 1}, r"^decoding\.sampling\.num_steps: expected 2 to 1000, got 1$"),
+        ("DiffusionHead", {"num_steps": 1001}, r"^decoding\.sampling\.num_steps: expected 2 to 1000, got 1001$"),
+        ("MixtureHead", {"num_steps": 4}, r"^decoding\.sampling: 'num_steps' is not a setting of MixtureHead; known: "),
+        ("FlowMatchingHead", {"num_steps": 1}, None),
+    ],
+)
+def test_what_the_head_cannot_do_is_refused_before_training(
+    head: str, sampling: dict[str, Any], message: str | None
+) -> None:
+    made = tiny_system("G", head=head)
+    if message is None:
+        made.decoding = ParallelDecoding(sampling=sampling)
+        tiny_system("G", head=head, decoding=ParallelDecoding(sampling=sampling))
+        return
+    before = made.decoding
+    for refused in (
+        lambda: tiny_system("G", head=head, decoding=ParallelDecoding(sampling=sampling)),
+        lambda: setattr(made, "decoding", ParallelDecoding(sampling=sampling)),
+    ):
+        with pytest.raises(ValueError, match=message):
+            refused()
+    assert made.decoding is before
+
+
+def test_settings_become_the_heads_own_with_every_default() -> None:
+    system = tiny_system("G", decoding=ParallelDecoding(sampling={"num_steps": 9}))
+    assert system.decoding.sampling == DiffusionSampling(num_steps=9)
+    assert tiny_system("G", head="MixtureHead").decoding.sampling == MixtureSampling()
+    assert type(system.decoding).from_dict(asdict(system.decoding)).for_head(system.head) == system.decoding
+
+
+@pytest.mark.parametrize("row", ["A", "K"])
 @pytest.mark.parametrize("head", HEADS)
-def test_diffusion_steps_that_the_head_cannot_take_are_refused_before_training(head: str) -> None:
-    with pytest.raises(ValueError, match=r"^decoding\.num_diffusion_steps: expected at least 1, got 0$"):
-        Decoding(num_diffusion_steps=0)
-    for steps in (1, 1001):
-        if head == "DiffusionHead":
-            with pytest.raises(ValueError, match=rf"^decoding\.num_diffusion_steps: expected 2 to 1000, got {steps}$"):
-                tiny_system("G", head=head, decoding=ParallelDecoding(steps))
-        else:
-            tiny_system("G", head=head, decoding=ParallelDecoding(steps))
+def test_guidance_of_contexts_is_decoding_under_extrapolated_contexts(
+    monkeypatch: pytest.MonkeyPatch, row: str, head: str
+) -> None:
+    """Written out: z_u + w (z_c - z_u) goes into the head, which is never told of the other branch."""
+    system = tiny_system(row, head=head).eval()
+    system.decoding = replace(system.decoding, guidance=Guidance(3.0, "constant", space="context"))
+    contexts: list[Tensor] = []
+    seen: list[Tensor] = []
+    draw, sample = TokenDrawer.draw, system.head.sample
+
+    def spy_draw(drawer: TokenDrawer, z: Tensor, num_known: int) -> Tensor:
+        contexts.append(z)
+        return draw(drawer, z, num_known)
+
+    def spy_sample(z: Tensor, noise: Tensor, sampling: HeadSampling, **guidance: Any) -> Tensor:
+        assert guidance["z_uncond"] is None
+        seen.append(z)
+        return sample(z, noise, sampling)
+
+    monkeypatch.setattr(TokenDrawer, "draw", spy_draw)
+    monkeypatch.setattr(system.head, "sample", spy_sample)
+    tokens = system.generate(tiny_batch().text, seeds=range(4))
+    for z, used in zip(contexts, seen, strict=True):
+        captions, fake = z[:4].flatten(0, 1), z[4:].flatten(0, 1)
+        torch.testing.assert_close(used, fake + 3 * (captions - fake))
+    monkeypatch.undo()
+    system.decoding = replace(system.decoding, guidance=Guidance(3.0, "constant"))
+    same = torch.equal(system.generate(tiny_batch().text, seeds=range(4)), tokens)
+    assert same == (head == "MixtureHead")  # of which it is the default
+
+
+@pytest.mark.parametrize(
+    ("head", "guidance", "sampling", "message"),
+    [
+        ("MixtureHead", {"space": "output"}, {}, "space: got output, but MixtureHead can be guided in context only"),
+        ("DiffusionHead", {"space": "logits"}, {}, "got logits, but DiffusionHead can be guided in output, context"),
+        ("DiffusionHead", {"space": "context"}, {"guided_steps": [0, 0.5]}, "guided_steps: guidance in the space of"),
+    ],
+)
+def test_guidance_that_a_head_cannot_take_is_refused(
+    head: str, guidance: dict[str, Any], sampling: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        tiny_system("A", head=head, decoding=Decoding(sampling, Guidance(**guidance)))
 
 
 def test_mar_decodes_in_a_quarter_of_the_steps_by_default() -> None:

@@ -10,11 +10,11 @@ from torch import Tensor
 from mntp.backbones import MaskedEncoderDecoder
 from mntp.batch import TextStream
 from mntp.conditioning.guidance import Guidance
-from mntp.heads import DiffusionHead, HeadSampling, likelihood
+from mntp.heads import DiffusionHead, DiffusionSampling, likelihood
 from mntp.heads.schedules import DiffusionSchedule
 from mntp.initial_weights import ImageMAR
 from mntp.masking import Fixed
-from mntp.samplers import MaskedDecoding, decode_masked
+from mntp.samplers import MaskedDecoding, TokenDrawer, decode_masked
 from mntp.systems import AudioMAR
 from tests.mntp.heads.mar_golden import ARRAYS, CONFIG, embedding_state, head_state, weight, write_checkpoint
 
@@ -113,11 +113,11 @@ def test_the_exact_normal_cdf_would_be_told_apart(monkeypatch: pytest.MonkeyPatc
 
 def test_sampling(head: DiffusionHead) -> None:
     noise = torch.cat([ARRAYS["sample_init"][None], ARRAYS["sample_noises"]]).transpose(0, 1)
-    close(head.sample(ARRAYS["sample_z"], noise, HeadSampling(SIZES["steps"])), "sample_plain")
+    close(head.sample(ARRAYS["sample_z"], noise, DiffusionSampling(num_steps=SIZES["steps"])), "sample_plain")
     guided = head.sample(
         ARRAYS["sample_z"],
         noise,
-        HeadSampling(SIZES["steps"], temperature=0.9),
+        DiffusionSampling(num_steps=SIZES["steps"], temperature=0.9),
         z_uncond=ARRAYS["sample_z_uncond"],
         guidance_scale=3.0,
     )
@@ -152,16 +152,17 @@ class RecordedNoise:
 )
 def test_whole_decoding(backbone: MaskedEncoderDecoder, head: DiffusionHead, run: str, steps: int) -> None:
     noise = RecordedNoise(CONFIG["noise_seed"], batch=2)
+    sampling, guidance = DiffusionSampling(num_steps=SIZES["steps"]), Guidance(4.0, schedule=run)  # type: ignore[arg-type]
+    decoding = MaskedDecoding(sampling, guidance, num_steps=steps)
+    drawer = TokenDrawer(head, decoding, noise, SIZES["grid"] ** 2)  # type: ignore[arg-type]  # draws by another rule
+    prompt = ARRAYS["decode_class_embedding"][:, None].expand(-1, SIZES["buffer"], -1)
+    fake_prompt = ARRAYS["decode_fake_prompt"][None].expand(2, SIZES["buffer"], -1)
     *_, drawn = decode_masked(
         backbone,
-        head,
-        prompt=ARRAYS["decode_class_embedding"][:, None].expand(-1, SIZES["buffer"], -1),
-        fake_prompt=ARRAYS["decode_fake_prompt"][None].expand(2, SIZES["buffer"], -1),
-        noise=noise,  # type: ignore[arg-type]  # the same draws by another rule
-        decoding=MaskedDecoding(
-            num_diffusion_steps=SIZES["steps"], guidance=Guidance(4.0, schedule=run), num_steps=steps
-        ),
-        known=torch.zeros(2, 0, SIZES["dim"]),
+        drawer,
+        drawer.branches(prompt, fake_prompt),
+        torch.zeros(2, 0, SIZES["dim"]),
+        decoding,
         orders=ARRAYS["decode_orders"].flip(1),
     )
     close(drawn.tokens, f"decode_{run}_tokens")

@@ -137,7 +137,9 @@ def test_a_fused_update_is_clipped_and_scaled_as_a_plain_one(tmp_path: Path, pre
 @pytest.mark.parametrize("half", HALVES.values(), ids=str)
 def test_sampling_keeps_tokens_in_float32(row: str, half: torch.dtype) -> None:
     system, batch = tiny_system(row).eval(), tiny_batch()
-    system.decoding = replace(system.decoding, x0_limit=5.0)  # untrained, its estimates leave float16's range
+    system.decoding = replace(
+        system.decoding, sampling=replace(system.decoding.sampling, x0_limit=5.0)
+    )  # untrained, its estimates leave float16's range
     seen: set[torch.dtype] = set()
     assert isinstance(system.head, DiffusionHead)
     system.head.net.input_proj.register_forward_pre_hook(lambda _, args: seen.add(args[0].dtype))
@@ -161,7 +163,7 @@ def test_weights_in_half_precision_are_refused(tmp_path: Path, precision: Any) -
 def test_drawing_in_bfloat16_keeps_noise_norms_and_tokens_in_float32(row: str) -> None:
     """Read off the layers while a clip is drawn; the products alone are in half precision, and only inside a step."""
     system, text = tiny_system(row).eval(), tiny_batch().text
-    system.decoding = replace(system.decoding, x0_limit=4.0)
+    system.decoding = replace(system.decoding, sampling=replace(system.decoding.sampling, x0_limit=4.0))
     exact = system.generate(text, range(4))
     half = copy.deepcopy(system)
     matrices_to_bfloat16(half)
@@ -178,7 +180,7 @@ def test_drawing_in_bfloat16_keeps_noise_norms_and_tokens_in_float32(row: str) -
         return drawn[-1]
 
     half.head.sample = spy  # type: ignore[method-assign]
-    for tokens, _ in half.iterate(text, range(4)):  # noqa: B007  # the same tensor each time
+    for tokens, *_ in half.stream(text, range(4)):  # noqa: B007  # the same tensor each time
         assert not torch.is_autocast_enabled("cpu")  # the caller's own work is in his own precision
     assert kinds == {nn.Linear: {torch.bfloat16}, LayerNorm: {torch.float32}}
     assert {tensor.dtype for tensor in (tokens, *drawn)} == {torch.float32}

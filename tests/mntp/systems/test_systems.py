@@ -45,7 +45,7 @@ def reordered(batch: TokenBatch, order: Tensor) -> TokenBatch:
 
 def test_row_a_feeds_all_but_the_last_and_asks_for_the_next() -> None:
     made, tokens = task("A", 0.0)
-    assert torch.equal(made.fed, tokens[:, :-1])
+    assert torch.equal(made.inputs, tokens[:, :-1])
     assert torch.equal(made.positions, torch.arange(N - 1).expand(8, -1))
     assert torch.equal(made.targets, torch.arange(N).expand(8, -1))
 
@@ -53,18 +53,18 @@ def test_row_a_feeds_all_but_the_last_and_asks_for_the_next() -> None:
 @pytest.mark.parametrize("row", ["C", "D"])
 def test_rows_c_and_d_keep_the_length_and_ask_for_the_next_everywhere(row: str) -> None:
     made, tokens = task(row, 0.5)
-    hidden = (made.fed != tokens[:, :-1]).any(dim=-1)
+    hidden = (made.inputs != tokens[:, :-1]).any(dim=-1)
     assert 8 * (N // 2 - 1) <= hidden.sum() <= 8 * N // 2  # x^n may be among the hidden ones; it is no input
-    assert (made.fed[hidden] == 0).all() if row == "C" else (made.fed[hidden] != 0).all()
+    assert (made.inputs[hidden] == 0).all() if row == "C" else (made.inputs[hidden] != 0).all()
     assert torch.equal(made.targets, torch.arange(N).expand(8, -1))
 
 
 def test_row_e_asks_for_the_immediate_successor() -> None:
     made, tokens = task("E", 0.5)
-    assert torch.equal(made.fed, token_at(tokens, made.positions))
+    assert torch.equal(made.inputs, token_at(tokens, made.positions))
     assert torch.equal(made.targets[:, 0], torch.zeros(8, dtype=torch.long))
     assert torch.equal(made.targets[:, 1:], made.positions + 1)
-    assert made.fed.shape[1] == N - N // 2
+    assert made.inputs.shape[1] == N - N // 2
 
 
 def test_row_e_scores_nothing_behind_the_last_token() -> None:
@@ -79,7 +79,7 @@ def test_row_e_scores_nothing_behind_the_last_token() -> None:
 def test_row_g_asks_each_kept_token_of_the_kept_one_before_it(row: str) -> None:
     made, tokens = task(row, 0.5)
     assert torch.equal(made.positions, made.targets[:, :-1])
-    assert torch.equal(made.fed, token_at(tokens, made.positions))
+    assert torch.equal(made.inputs, token_at(tokens, made.positions))
     assert made.targets.shape[1] == N - N // 2
     assert (made.targets.diff(dim=1) > 0).all()
     assert (made.targets.diff(dim=1) > 1).any()  # it skips
@@ -113,7 +113,9 @@ def test_nothing_dropped_mntp_is_ntp_bit_for_bit() -> None:
     """Same inputs, places and targets; with the target embedding fixed at zero the same loss, and the same gradient."""
     ntp, mntp, batch = nothing_dropped()
     a, g = (system.task(batch.tokens, 0.0, make_generator(1)) for system in (ntp, mntp))
-    assert torch.equal(a.fed, g.fed) and torch.equal(a.positions, g.positions) and torch.equal(a.targets, g.targets)
+    assert (
+        torch.equal(a.inputs, g.inputs) and torch.equal(a.positions, g.positions) and torch.equal(a.targets, g.targets)
+    )
     losses = [system.loss(batch, 0.0, make_generator(2)) for system in (ntp, mntp)]
     assert torch.equal(*losses)
     for loss in losses:
@@ -192,8 +194,8 @@ def test_hidden_tokens_reach_no_context_and_all_others_before_the_target_do(
 def test_the_loss_does_not_depend_on_the_order_of_the_batch(monkeypatch: pytest.MonkeyPatch, row: str) -> None:
     """With a clip's mask and prompt kept with the clip, and a head that draws nothing."""
     system, batch = tiny_system(row, head="MixtureHead", prompt_drop=0.0).double(), double(tiny_batch(6))
-    if row == "D":  # what it shows in hidden places is drawn as well
-        monkeypatch.setattr(audio_ntp, "corrupt", lambda x, mask, *_: torch.where(mask[..., None], x.cos(), x))
+    if row == "D":  # what it shows in masked places is drawn as well
+        monkeypatch.setattr(system, "corruption", lambda x, mask, _: torch.where(mask[..., None], x.cos(), x))
     monkeypatch.setattr(audio_mntp, "in_random_order", lambda kept, _: kept.roll(2, dims=1))
     losses = []
     for order in (torch.arange(6), torch.tensor([3, 0, 5, 1, 4, 2])):
@@ -281,9 +283,9 @@ def test_held_out_losses_are_logged_but_for_parts_without_tokens(content: str) -
 @pytest.mark.parametrize("row", ["A", "G", "K"])
 def test_decoding_that_the_head_cannot_do_is_refused(row: str) -> None:
     system = tiny_system(row)
-    system.check(system.decoding)
-    with pytest.raises(ValueError, match="DiffusionHead has no solver 'euler'"):
-        system.check(replace(system.decoding, solver="euler"))
+    system.check_decoding(system.decoding)
+    with pytest.raises(ValueError, match="'euler' is not a solver of this head"):
+        system.check_decoding(replace(system.decoding, sampling={"solver": "euler"}))
 
 
 def test_all_causal_rows_are_measured_on_the_same_noise() -> None:
@@ -363,7 +365,7 @@ def test_weights_are_a_function_of_the_seed_and_leave_the_global_state_alone() -
     assert not torch.equal(first.backbone.token_proj.weight, other.backbone.token_proj.weight)
 
 
-def front_end(fingerprint: str = "a" * 12, num_tokens: int = N, token_dim: int = D) -> dict[str, Any]:
+def made_with(fingerprint: str = "a" * 12, num_tokens: int = N, token_dim: int = D) -> dict[str, Any]:
     tokenizer = {"class": "MelTokenizer", "settings": {"token_dim": token_dim}, "fingerprint": fingerprint}
     return {"tokenizer": tokenizer, "text": {}, "num_tokens": num_tokens, "token_dim": token_dim}
 
@@ -371,14 +373,14 @@ def front_end(fingerprint: str = "a" * 12, num_tokens: int = N, token_dim: int =
 def test_another_tokenizer_is_refused_with_both_shown() -> None:
     system: AudioSystem = tiny_system()
     checkpoint: dict[str, Any] = {}
-    system.attach_front_end(front_end())
+    system.attach_preprocessing(made_with())
     system.on_save_checkpoint(checkpoint)
     other = tiny_system()
-    other.attach_front_end(front_end("b" * 12))
+    other.attach_preprocessing(made_with("b" * 12))
     with pytest.raises(ValueError, match=r"b{12}.*a{12}"):
         other.on_load_checkpoint(checkpoint)
     with pytest.raises(ValueError, match=f"data has {N + 4} tokens of {D} values.*expects {N} of {D}"):
-        tiny_system().attach_front_end(front_end(num_tokens=N + 4))
+        tiny_system().attach_preprocessing(made_with(num_tokens=N + 4))
 
 
 def test_hiding_without_a_law_is_refused() -> None:

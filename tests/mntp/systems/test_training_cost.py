@@ -74,7 +74,7 @@ def test_filling_that_is_scored_would_be_seen(monkeypatch: pytest.MonkeyPatch) -
     def task(tokens: Tensor, ratio: float, generator: torch.Generator) -> Any:
         made = AudioMNTP.task(system, tokens, ratio, generator)
         made.targets = torch.nn.functional.pad(made.targets, (0, 2))
-        made.fed = torch.nn.functional.pad(made.fed, (0, 0, 0, 2))
+        made.inputs = torch.nn.functional.pad(made.inputs, (0, 0, 0, 2))
         made.positions = torch.nn.functional.pad(made.positions, (0, 2))
         return made
 
@@ -89,7 +89,7 @@ def test_only_scored_rows_reach_the_head_and_validation_is_not_filled_up(monkeyp
     system.length_multiple = 5
     rows, lengths = [], []
     loss = system.head.loss
-    monkeypatch.setattr(system.head, "loss", lambda z, x, g: rows.append(len(z)) or loss(z, x, g))
+    monkeypatch.setattr(system.head, "loss", lambda z, x, g, step: rows.append(len(z)) or loss(z, x, g, step))
     system.backbone.register_forward_hook(lambda _, __, z: lengths.append(z.shape[1]))
     loss_and_gradients(system, 0.5)
     system.eval().held_out_losses(tiny_batch())

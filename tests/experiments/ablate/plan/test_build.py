@@ -169,13 +169,13 @@ def test_a_run_folder_says_system_hash_and_seed(plan_rows: Planner) -> None:
     assert jobs[0].run_dir.name == f"AudioMAR-{cell.train_hash}-s0" and len(cell.train_hash) == 12
     assert jobs[0].protocol == plan.protocols[cell.protocol_hash]
     assert jobs[0].protocol["scoring"]["store"] == SHARED["store"]
-    assert jobs[0].protocol["generation"]["decoding"] == {"guidance": 7.0}
+    assert jobs[0].protocol["generation"]["decoding"] == {"guidance": 7.0, "sampling": {"num_steps": 100}}
 
 
 def test_only_the_models_samples_depend_on_decoding(plan_rows: Planner) -> None:
     def other(config: dict[str, Any]) -> dict[str, Any]:
         config = resolve(config)
-        config["model"]["init_args"]["decoding"] = {"guidance": 1.0}
+        config["model"]["init_args"]["decoding"] = {"guidance": 1.0, "sampling": {"num_steps": 100}}
         return config
 
     before, after = ({cell.label: cell for cell in plan_rows(resolve=r)[0].cells} for r in (resolve, other))
@@ -260,7 +260,7 @@ def test_rows_that_are_decoded_in_different_ways_are_never_one_table(plan_rows: 
     def weaker(config: dict[str, Any]) -> dict[str, Any]:
         config = resolve(config)
         if config["model"]["class_path"].endswith("AudioMAR"):
-            config["model"]["init_args"]["decoding"] = {"guidance": 3.0, "order": "random"}
+            config["model"]["init_args"]["decoding"] |= {"guidance": 3.0, "order": "random"}
         return config
 
     message = r"3 untrained and 3K can't stand in one table, their decoding\.guidance is 7\.0 and 3\.0"

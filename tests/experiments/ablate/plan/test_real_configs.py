@@ -44,13 +44,13 @@ HIDE, RATIO = "model.init_args.masking_mode", "model.init_args.mask_ratio"
 TARGET, DEPTH = "model.init_args.target_position_embedding", "model.init_args.head.init_args.depth"
 LOW_HIGH = {f"{RATIO}.init_args.{end}" for end in ("loc", "low", "high")}
 STEPS, ORDER = (f"model.init_args.decoding.{key}" for key in ("num_steps", "order"))
-SCALE, TEMPERATURE = "model.init_args.decoding.guidance.scale", "model.init_args.decoding.temperature"
+SCALE, TEMPERATURE = "model.init_args.decoding.guidance.scale", "model.init_args.decoding.sampling.temperature"
 GUIDANCE_SCHEDULE, CONVENTION = (f"model.init_args.decoding.guidance.{key}" for key in ("schedule", "convention"))
 COMPONENTS = f"{RATIO}.init_args.components"
-SOLVER = "model.init_args.decoding.solver"
-DIFFUSION_STEPS = "model.init_args.decoding.num_diffusion_steps"
+SOLVER = "model.init_args.decoding.sampling.solver"
+DIFFUSION_STEPS = "model.init_args.decoding.sampling.num_steps"
 OTHER_SOLVERS = ("ddim", "dpmpp_2m", "sde_dpmpp_2m")
-GUIDED = "model.init_args.decoding.guided_steps"
+GUIDED = "model.init_args.decoding.sampling.guided_steps"
 AT_ONCE = "model.init_args.decoding.tokens_per_call"
 GROWING = "model.init_args.decoding.ramp"
 RANDOM = "model.init_args.decoding.random_order"
@@ -86,9 +86,9 @@ DIFFERS: dict[tuple[str, str], tuple[tuple[str, str], set[str]]] = {  # row: (co
     **{("figure6b", t): (("table3", "G"), {TEMPERATURE}) for t in ("0.8", "0.9", "1.1")},
     ("figure6b", "1.0"): (("table3", "G"), set()),
     ("heads", "diffusion"): (("table3", "G"), set()),
-    ("heads", "flow_matching"): (("table3", "G"), {"model.init_args.head"}),
-    ("heads", "mixture"): (("table3", "G"), {"model.init_args.head"}),
-    ("solvers", "ancestral_100"): (("table3", "G"), {SOLVER, DIFFUSION_STEPS}),
+    ("heads", "flow_matching"): (("table3", "G"), {"model.init_args.head", SOLVER}),  # each its own first solver
+    ("heads", "mixture"): (("table3", "G"), {"model.init_args.head", SOLVER, DIFFUSION_STEPS, GUIDED}),  # it has none
+    ("solvers", "ancestral_100"): (("table3", "G"), {DIFFUSION_STEPS}),
     ("solvers", "ancestral_25"): (("table3", "G"), set()),  # the default solver by its name, and micro's own steps
     **{("solvers", f"ancestral_{n}"): (("solvers", "ancestral_100"), {DIFFUSION_STEPS}) for n in (12, 50)},
     **{("solvers", f"guided_{part}"): (("solvers", "ancestral_100"), {GUIDED}) for part in ("early", "late")},
