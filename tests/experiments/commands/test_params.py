@@ -78,7 +78,7 @@ def test_an_epoch_and_a_step_are_the_papers() -> None:
         config = resolve(*layers)
         trainer, clips = config["trainer"], config["data"]["batch_size"]
         assert trainer["devices"] * clips * trainer["accumulate_grad_batches"] == 2048
-        steps_an_epoch = -(-360_000 // 2048)
+        steps_an_epoch = -(-450_000 // 2048)
         assert trainer["max_steps"] == 1000 * steps_an_epoch
         assert config["model"]["init_args"]["optimisation"]["num_warmup_steps"] == 100 * steps_an_epoch
         assert trainer["val_check_interval"] == 10 * steps_an_epoch * trainer["accumulate_grad_batches"]

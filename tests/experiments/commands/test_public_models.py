@@ -51,7 +51,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def prepare(*more: object) -> list[object]:
     config = CONFIGS / "prepare.yaml"
-    words = ["--captions", "audio/captions.csv", "--audio", "audio", "--out", "store", "--seconds", 0.32]
+    words = ["--captions", "audio/captions.csv", "--audio", "audio", "--out", "store"]
+    words += ["--seconds", 0.32, "--sound_seconds", 0.32]
     return ["prepare", "--config", config, *words, *more]
 
 

@@ -11,7 +11,7 @@ import yaml
 
 from experiments.config import resolve as cli
 from experiments.config.resolve import build_model, load_config, resolve
-from experiments.main import _option, usage
+from experiments.main import _options, usage
 
 FOLDER = Path(__file__).parents[3] / "experiments" / "configs"
 CONFIGS = sorted(FOLDER.glob("*/*.yaml"))  # those in the folder itself are overlays
@@ -178,6 +178,5 @@ def test_unknown_commands_are_answered_with_the_known_ones(tmp_path: Path) -> No
 
 def test_options_may_be_spelt_with_hyphens_and_switches_need_no_value() -> None:
     switches = {"--allow_missing"}
-    assert _option("--allow-missing", switches) == "--allow_missing=true"
-    assert _option("--token-dim=3", switches) == "--token_dim=3"
-    assert _option("a-b", switches) == "a-b"
+    assert _options(["--allow-missing", "--token-dim=3"], switches) == ["--allow_missing=true", "--token_dim=3"]
+    assert _options(["--allow_missing", "false", "a-b"], switches) == ["--allow_missing=false", "a-b"]
