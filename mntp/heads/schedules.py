@@ -13,7 +13,8 @@ from torch import Tensor
 
 COSINE_OFFSET = 0.008
 MAX_BETA = 0.999
-MIN_SIGNAL = 0.1  # square root of alpha-bar below which solvers other than MAR's keep the noisiest step alone
+MIN_SIGNAL = 0.2  # least square root of alpha-bar at which solvers other than MAR's call the network
+SPREAD = 0.5  # standard deviation that a token is taken to have, given its context, where steps are spaced
 
 
 @functools.cache
@@ -90,25 +91,26 @@ class DiffusionSchedule:
         stride = (self.num_steps - 1) / (num_steps - 1)
         return self._keep(torch.tensor([round(k * stride) for k in range(num_steps)]))
 
-    def spaced_by_log_snr(self, num_steps: int) -> "DiffusionSchedule":
-        """Keep the noisiest step and those nearest to evenly spaced log signal-to-noise ratios.
+    def spaced_by_angle(self, num_steps: int) -> "DiffusionSchedule":
+        """Keep the steps nearest to evenly spaced angles atan(sqrt((1 - alpha-bar) / alpha-bar) / SPREAD).
 
-        The others reach from the first step to the last whose signal level, the square root of alpha-bar, is at least
-        MIN_SIGNAL. Where the schedule itself is coarser than the spacing, steps next to each other are kept; only if
-        there are too few of them, noisier ones are.
+        `mntp.heads.solvers.kept_steps` says why. The largest angle is that of the last step with sqrt(alpha-bar) >=
+        MIN_SIGNAL; the least is one S-th of it, so that the clean token, at angle 0, comes after a step as long as the
+        others. Where the schedule is coarser than that, neighbouring steps are kept, and noisier ones only if these are
+        too few.
 
         Raises:
             ValueError: `num_steps` is not in 2 .. S.
         """
         self._check(num_steps)
-        log_snr = torch.log(self.alpha_bar / (1 - self.alpha_bar))
-        index = torch.arange(num_steps - 1)
-        last = max(int((self.alpha_bar.sqrt() >= MIN_SIGNAL).sum()), len(index)) - 1
-        wanted = torch.linspace(float(log_snr[0]), float(log_snr[last]), len(index), dtype=torch.float64)
-        nearest = (log_snr - wanted[:, None]).abs().argmin(dim=1)
+        angles = torch.atan(torch.sqrt((1 - self.alpha_bar) / self.alpha_bar) / SPREAD)
+        index = torch.arange(num_steps)
+        last = max(int((self.alpha_bar.sqrt() >= MIN_SIGNAL).sum()), num_steps) - 1
+        wanted = (index + 1) / num_steps * angles[last]
+        nearest = (angles - wanted[:, None]).abs().argmin(dim=1)
         # No step twice: those before step k take k places, those after it leave the rest.
-        shift = torch.cummax(nearest - index, dim=0).values.clamp(max=last + 1 - len(index))
-        return self._keep(torch.cat([index + shift, torch.tensor([self.num_steps - 1])]))
+        shift = torch.cummax(nearest - index, dim=0).values.clamp(max=last + 1 - num_steps)
+        return self._keep(index + shift)
 
     def _check(self, num_steps: int) -> None:
         if not 2 <= num_steps <= self.num_steps:

@@ -30,30 +30,27 @@ class Solver(Protocol):
 def kept_steps(training: DiffusionSchedule, solver: str, num_steps: int) -> DiffusionSchedule:
     """The steps of the training schedule at which a solver calls the network.
 
-    `ancestral` keeps evenly spaced time steps, as MAR does. The other solvers need other steps at both ends:
+    `ancestral` keeps evenly spaced time steps, as MAR does. The other solvers use w = sqrt((1 - alpha-bar) /
+    alpha-bar):
 
-    *The clean end.* Write lambda for log(sqrt(alpha-bar) / sqrt(1 - alpha-bar)), half the log signal-to-noise ratio.
-    DPM-Solver++ takes the estimate of x_0 to be a polynomial in lambda. On evenly spaced time steps the last step is
-    several times as long in lambda as the one before it, and the solver extrapolates far beyond its data. Evenly
-    spaced lambdas avoid that (arXiv 2206.00927, section 3.4). The very last step, from the last kept time to the clean
-    token, is infinitely long in lambda and therefore of first order, as `lower_order_final` of other implementations.
+    *Spacing.* Along the probability flow from the noise n, the estimate of a token of N(m, s^2) is m + s cos(a) n with
+    the angle a = atan(w / s). It changes as the angle does, from pi / 2 (noise) to 0 (token). The steps are therefore
+    evenly spaced in the angle, with s = SPREAD for what a context leaves open about a token of unit variance. EDM
+    takes 0.5 for the same quantity (arXiv 2206.00364). With s = 1, which is the cosine schedule's own time, the last
+    of 8 steps would be too early for tokens with s = 0.4. Steps evenly spaced in log w suit all s alike, but half of 8
+    steps then lie where a token is finished.
 
-    *The noisy end.* An error e of the predicted noise is an error of e sqrt(1 - alpha-bar) / sqrt(alpha-bar) in the
-    estimate of x_0. A step of length h adds e (exp(h) - 1) of it to the next x. On evenly spaced time steps the first
-    step goes from sqrt(alpha-bar) = 5e-5 to 0.06 (25 steps), where exp(h) is above 1000: the network's error replaces
-    the drawn noise, and a deterministic solver never gets rid of it. Three things keep the error small:
+    *The clean end.* Evenly spaced time steps reach t = 0 by a step in log w several times as long as the one before
+    it, and DPM-Solver++, which takes the estimate to be linear in log w, extrapolates far beyond its data. Here t = 0
+    is not among the steps. The token is the estimate of the last one, by a step of first order, as with
+    `lower_order_final` in other implementations.
 
-    - With evenly spaced lambdas the factor is the same in all steps and falls with their number.
-    - The first step leads from the noisiest time, where next to nothing can be known about the token, straight to the
-      first time with sqrt(alpha-bar) >= MIN_SIGNAL. DPM-Solver clips the cosine schedule for the same reason. What is
-      left out is of second order in MIN_SIGNAL.
-    - Estimates are shrunk by the network's error, which that first step shows: tokens have unit variance, so that
-      nothing that can be known about one has a mean square above 1 (over its D values). What the first estimate has
-      above it is the error, times (1 - alpha-bar) / alpha-bar, and gives e^2. From an estimate with the error variance
-      e^2 (1 - alpha-bar) / alpha-bar and the prior N(0, 1), the posterior mean of a token is
-      x_0 / (1 + e^2 (1 - alpha-bar) / alpha-bar): close to 0 in the first step, unless the network is nearly perfect,
-      and close to x_0 once the signal is well above e. A network without error is not touched. Guidance magnifies e and
-      is counted in, as the estimate is the guided one.
+    *The noisy end.* An error e of the predicted noise is an error e w of the estimate. A step from w to w' adds e (w /
+    w' - 1) to the noise in the next x. At t = 999, where w is 2e4, the network's error would replace the drawn noise,
+    and a deterministic solver would never get rid of it. The first step is therefore the last time with
+    sqrt(alpha-bar) >= MIN_SIGNAL; DPM-Solver clips the cosine schedule for the same reason. The network estimates x_0
+    there from the drawn noise alone, and x is then that noise with the estimate under it. This adds e once. What is
+    left out is of second order in MIN_SIGNAL.
 
     Args:
         training: all steps of training.
@@ -63,7 +60,7 @@ def kept_steps(training: DiffusionSchedule, solver: str, num_steps: int) -> Diff
     Raises:
         ValueError: fewer than 2 steps, or more than the schedule has.
     """
-    return training.respaced(num_steps) if solver == "ancestral" else training.spaced_by_log_snr(num_steps)
+    return training.respaced(num_steps) if solver == "ancestral" else training.spaced_by_angle(num_steps)
 
 
 def ancestral(schedule: DiffusionSchedule, predict: Predict, noise: Tensor, sampling: SolverSampling) -> Tensor:
@@ -89,10 +86,10 @@ def ddim(schedule: DiffusionSchedule, predict: Predict, noise: Tensor, sampling:
     Takes one draw, the starting noise; the temperature multiplies it.
     """
     eps = sampling.temperature * noise[:, 0]
-    x_0, error = _start(schedule, predict, eps, sampling.x0_limit)
+    x_0, _, _ = _estimate(schedule, predict, eps, schedule.num_steps - 1, sampling.x0_limit)
     for k in reversed(range(schedule.num_steps - 1)):
         alpha, sigma = _signal_and_noise(schedule, k)
-        x_0, eps, _ = _estimate(schedule, predict, alpha * x_0 + sigma * eps, k, sampling.x0_limit, error)
+        x_0, eps, _ = _estimate(schedule, predict, alpha * x_0 + sigma * eps, k, sampling.x0_limit)
     return x_0
 
 
@@ -126,7 +123,7 @@ def _multistep(
 ) -> Tensor:
     """Extrapolate x_0 from its last two estimates; by the flow or, with draws [M, S - 1, D], by the SDE."""
     last = schedule.num_steps - 1
-    x_0, error = _start(schedule, predict, start, sampling.x0_limit)
+    x_0, _, _ = _estimate(schedule, predict, start, last, sampling.x0_limit)
     alpha, sigma = _signal_and_noise(schedule, last)
     x = alpha * x_0 + sigma * start
     previous, previous_h = x_0, math.inf  # makes the first step one of first order
@@ -142,22 +139,8 @@ def _multistep(
             x = next_sigma / sigma * math.exp(-h) * x + next_alpha * share * target
             x = x + next_sigma * math.sqrt(share) * draws[:, draw]
         previous, previous_h, alpha, sigma = x_0, h, next_alpha, next_sigma
-        x_0, _, _ = _estimate(schedule, predict, x, k, sampling.x0_limit, error)
+        x_0, _, _ = _estimate(schedule, predict, x, k, sampling.x0_limit)
     return x_0
-
-
-def _start(
-    schedule: DiffusionSchedule, predict: Predict, noise: Tensor, x0_limit: float | None
-) -> tuple[Tensor, Tensor]:
-    """Estimate of x_0 [M, D] from noise alone, and the mean squared error [M, 1] of the predicted noise.
-
-    See `kept_steps`: what the estimate's mean square has above 1 is the network's error, magnified.
-    """
-    k = schedule.num_steps - 1
-    x_0, _, _ = _estimate(schedule, predict, noise, k, x0_limit)
-    alpha, sigma = _signal_and_noise(schedule, k)
-    excess = (x_0.square().mean(dim=1, keepdim=True) - 1).clamp(min=0)
-    return x_0 / (1 + excess), excess * (alpha / sigma) ** 2
 
 
 def _signal_and_noise(schedule: DiffusionSchedule, k: int) -> tuple[float, float]:
@@ -167,30 +150,13 @@ def _signal_and_noise(schedule: DiffusionSchedule, k: int) -> tuple[float, float
 
 
 def _estimate(
-    schedule: DiffusionSchedule,
-    predict: Predict,
-    x: Tensor,
-    k: int,
-    x0_limit: float | None,
-    error: Tensor | None = None,
+    schedule: DiffusionSchedule, predict: Predict, x: Tensor, k: int, x0_limit: float | None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Estimate of x_0, the noise that goes with it, and the variance output, at x_k.
-
-    Args:
-        schedule: the kept steps.
-        predict: the network.
-        x: x_k [M, D].
-        k: the step.
-        x0_limit: see SolverSampling.
-        error: mean squared error of the predicted noise [M, 1], to shrink the estimate by; None trusts the network.
-    """
+    """Estimate of x_0, clamped to +-x0_limit, the noise that goes with it, and the variance output, at x_k [M, D]."""
     eps, v = predict(x, k)
     alpha, sigma = _signal_and_noise(schedule, k)
     x_0 = (x - sigma * eps) / alpha
     if x0_limit is not None:
         x_0 = x_0.clamp(-x0_limit, x0_limit)
-    if error is not None:
-        x_0 = x_0 / (1 + error * (sigma / alpha) ** 2)
-    if x0_limit is not None or error is not None:
         eps = (x - alpha * x_0) / sigma
     return x_0, eps, v

@@ -21,16 +21,16 @@ FINE = DiffusionSchedule.cosine(20_000)  # with 1000 steps, rounding to the near
 GAUSSIAN = ([1.0], [0.7], [0.4])
 MIXTURE = ([0.35, 0.65], [-0.9, 0.6], [0.4, 0.5])
 # Largest relative error of the standard deviation and largest absolute error of a quantile of the mixture, at the
-# numbers of steps in STEPS. DDIM is of first order; the other two reach 1 % at 25 steps and 0.5 % at 50.
+# numbers of steps in STEPS. DDIM is of first order; 1 % is what beginning at MIN_SIGNAL costs, at any number of steps.
 DEVIATION = {
-    "ddim": (0.38, 0.275, 0.18, 0.085, 0.045),
-    "dpmpp_2m": (0.05, 0.04, 0.03, 0.01, 0.004),
-    "sde_dpmpp_2m": (0.15, 0.025, 0.055, 0.022, 0.01),
+    "ddim": (0.18, 0.14, 0.095, 0.045, 0.022),
+    "dpmpp_2m": (0.065, 0.03, 0.01, 0.01, 0.01),
+    "sde_dpmpp_2m": (0.05, 0.025, 0.05, 0.03, 0.015),
 }
 QUANTILE = {
-    "ddim": (0.42, 0.28, 0.17, 0.08, 0.04),
-    "dpmpp_2m": (0.12, 0.08, 0.045, 0.012, 0.004),
-    "sde_dpmpp_2m": (0.21, 0.13, 0.095, 0.03, 0.02),
+    "ddim": (0.16, 0.12, 0.075, 0.03, 0.015),
+    "dpmpp_2m": (0.05, 0.025, 0.01, 0.01, 0.015),
+    "sde_dpmpp_2m": (0.06, 0.035, 0.03, 0.025, 0.025),
 }
 
 
@@ -46,7 +46,7 @@ def test_a_gaussian_has_its_mean_and_deviation_at_few_steps(solver: str, steps: 
     network = Mixture(*GAUSSIAN)
     x, (mean, deviation) = tokens(network, solver, steps), network.moments()
     sampling_error = 4 * deviation / math.sqrt(len(x)) if solver == "sde_dpmpp_2m" else 0.0
-    assert float(x.mean()) == pytest.approx(mean, abs=0.001 + sampling_error)
+    assert float(x.mean()) == pytest.approx(mean, abs=0.0015 + sampling_error)
     assert float(x.std()) == pytest.approx(deviation, rel=DEVIATION[solver][STEPS.index(steps)] + sampling_error)
 
 
@@ -62,12 +62,19 @@ def test_a_mixture_has_its_quantiles_at_few_steps(solver: str, steps: int) -> No
 
 
 @pytest.mark.parametrize("solver", NOT_MAR)
-@pytest.mark.parametrize("steps", [6, 12, 25])
-@pytest.mark.parametrize("scale", [0.1, 1.0, 2.0])
-def test_the_deviation_of_other_gaussians(solver: str, steps: int, scale: float) -> None:
-    x = tokens(Mixture([1.0], [0.7], [scale]), solver, steps)
-    error = {"ddim": 2.5, "dpmpp_2m": 0.75, "sde_dpmpp_2m": 1.5}[solver] / steps
-    assert float(x.std()) == pytest.approx(scale, rel=error)
+@pytest.mark.parametrize(
+    ("scale", "errors"),
+    # Steps are spaced for 0.5. Narrower tokens need more of them; wider ones pay for the first step.
+    [
+        (0.1, (0.43, 0.34, 0.24, 0.12, 0.065)),
+        (1.0, (0.17, 0.13, 0.08, 0.03, 0.025)),
+        (2.0, (0.2, 0.14, 0.08, 0.05, 0.06)),
+    ],
+)
+def test_the_deviation_of_other_gaussians(solver: str, scale: float, errors: tuple[float, ...]) -> None:
+    for steps, error in zip(STEPS, errors, strict=True):
+        x = tokens(Mixture([1.0], [0.7], [scale]), solver, steps)
+        assert float(x.std()) == pytest.approx(scale, rel=error), steps
 
 
 def diffusers_dpm(schedule: DiffusionSchedule, algorithm: str) -> Any:
@@ -121,6 +128,16 @@ def test_the_steps_are_those_of_diffusers(solver: str, steps: int, spacing: str)
     torch.testing.assert_close(ours, walk(scheduler, schedule, predict, noise), rtol=0, atol=1e-6)
 
 
+def spaced_by_log_snr(steps: int) -> DiffusionSchedule:
+    """Steps of equal length in log w, at which the error is a clean power of the length."""
+    log_snr = torch.log(FINE.alpha_bar / (1 - FINE.alpha_bar))
+    wanted = torch.linspace(6.0, -5.0, steps, dtype=torch.float64)
+    kept = (log_snr - wanted[:, None]).abs().argmin(dim=1)
+    alpha_bar = FINE.alpha_bar[kept]
+    before = torch.cat([torch.ones(1, dtype=torch.float64), alpha_bar[:-1]])
+    return DiffusionSchedule.from_betas(1 - alpha_bar / before, kept)
+
+
 def linear_error(solver: str, steps: int, scale: float) -> float:
     """Distance from the exact solution for N(0, scale^2).
 
@@ -128,8 +145,7 @@ def linear_error(solver: str, steps: int, scale: float) -> float:
     p = scale^2 r^2 / (scale^2 r^2 + 1); by log r, the flow is u' = p u and u grows as sqrt(scale^2 r^2 + 1). Tokens are
     linear in all draws, so that a draw of 1 at a time gives the deviation of the SDE's tokens without sampling error.
     """
-    kept = kept_steps(FINE, solver, steps + 1)  # without the noisiest: jumping from there costs a little, always
-    schedule = DiffusionSchedule.from_betas(kept.betas[:-1], kept.timesteps[:-1])
+    schedule = spaced_by_log_snr(steps)
     ratio, sigma = (schedule.alpha_bar / (1 - schedule.alpha_bar)).sqrt(), (1 - schedule.alpha_bar).sqrt()
     share = scale**2 * ratio**2 / (scale**2 * ratio**2 + 1)
 
@@ -139,8 +155,10 @@ def linear_error(solver: str, steps: int, scale: float) -> float:
     draws = steps if solver == "sde_dpmpp_2m" else 1
     noise = torch.eye(draws, dtype=torch.float64)[:, :, None]
     x = SOLVERS[solver](schedule, predict, noise, DiffusionSampling(num_steps=steps))
+    # What the last step, of first order and always the same, leaves out: the estimate at w is this much too narrow.
+    landing = (scale**2 * ratio[0] ** 2 / (scale**2 * ratio[0] ** 2 + 1)).sqrt()
     if solver == "sde_dpmpp_2m":
-        return abs(float(x.square().sum().sqrt()) - scale)
+        return abs(float(x.square().sum().sqrt() / landing) - scale)
     grown = (scale**2 * ratio**2 + 1).sqrt()
     u = (share[-1] / sigma[-1] + 1) * grown[0] / grown[-1]  # the start: the first estimate under the noise
     return abs(float(x - share[0] * u / ratio[0]))
@@ -164,31 +182,26 @@ def test_a_networks_error_is_not_magnified(solver: str, steps: int) -> None:
     assert float((wrong - exact).square().mean().sqrt()) < 5 * 0.05
 
 
-def test_estimates_are_shrunk_by_what_the_first_one_shows_of_the_error() -> None:
-    """Three steps of DDIM written out, for a token whose first estimate is too large and one where it isn't."""
-    schedule, seen = TRAINING.spaced_by_log_snr(3), list[Tensor]()
+def test_the_first_step_puts_its_estimate_under_the_drawn_noise() -> None:
+    """Three steps of DDIM written out; a network that claims tokens of its own."""
+    schedule, seen = TRAINING.spaced_by_angle(3), list[Tensor]()
     alpha, sigma = schedule.alpha_bar.sqrt().tolist(), (1 - schedule.alpha_bar).sqrt().tolist()
     noise = torch.tensor([[[0.3, -1.0]], [[0.5, 0.2]]], dtype=torch.float64)
-    claimed = torch.tensor(
-        [[[0.7, -0.4], [0.6, 0.9]], [[0.8, 0.1], [-0.3, 0.6]], [[3000, -1000], [0.2, -1.1]]]
-    ).double()
+    claimed = torch.tensor([[[0.7, -0.4], [0.6, 0.9]], [[0.8, 0.1], [-0.3, 0.6]], [[3, -1], [0.2, -1.1]]]).double()
 
     def predict(x: Tensor, k: int) -> tuple[Tensor, Tensor]:
         seen.append(x)
         return (x - alpha[k] * claimed[k]) / sigma[k], x
 
     x = SOLVERS["ddim"](schedule, predict, noise, DiffusionSampling(num_steps=3))
-    excess = torch.tensor([[5e6 - 1], [0.0]], dtype=torch.float64)  # the mean square of 3000 and -1000 is 5e6
-    kept = [1 / (1 + excess * (alpha[2] / sigma[2] * sigma[k] / alpha[k]) ** 2) for k in range(3)]
-    assert 0.2 < float(kept[1][0]) < 0.8
-    x_1 = alpha[1] * kept[2] * claimed[2] + sigma[1] * noise[:, 0]
-    x_0 = alpha[0] * kept[1] * claimed[1] + sigma[0] * (x_1 - alpha[1] * kept[1] * claimed[1]) / sigma[1]
-    for found, expected in zip([*seen, x], [noise[:, 0], x_1, x_0, kept[0] * claimed[0]], strict=True):
+    x_1 = alpha[1] * claimed[2] + sigma[1] * noise[:, 0]
+    x_0 = alpha[0] * claimed[1] + sigma[0] * (x_1 - alpha[1] * claimed[1]) / sigma[1]
+    for found, expected in zip([*seen, x], [noise[:, 0], x_1, x_0, claimed[0]], strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-9)
 
 
 @pytest.mark.parametrize("solver", ["ddim", "dpmpp_2m"])
-def test_a_constant_error_at_the_noisy_end_moves_tokens_by_a_fraction_of_it(solver: str) -> None:
+def test_a_constant_error_at_the_noisy_end_moves_tokens_by_less_than_itself(solver: str) -> None:
     """0.2 too much in the predicted noise of the noisier half of the way, tokens N(0, 0.5^2)."""
     network, noise = Mixture([1.0], [0.0], [0.5]), normal_noise(500, 1)[:, :, None]
     schedule = kept_steps(TRAINING, solver, 25)
@@ -201,22 +214,22 @@ def test_a_constant_error_at_the_noisy_end_moves_tokens_by_a_fraction_of_it(solv
         return SOLVERS[solver](schedule, predict, noise, DiffusionSampling(num_steps=25))
 
     moved = float((drawn(-0.2) - drawn(0.0)).mean())
-    assert 0 < moved < 0.5 * 0.2
+    assert 0 < moved < 0.2
 
 
-@pytest.mark.parametrize("steps", [2, 6, 25, 100, 500, 967, 990, 1000])
-def test_steps_spaced_by_log_snr(steps: int) -> None:
-    kept = TRAINING.spaced_by_log_snr(steps)
+@pytest.mark.parametrize("steps", [2, 6, 25, 100, 500, 869, 870, 990, 1000])
+def test_steps_spaced_by_angle(steps: int) -> None:
+    kept = TRAINING.spaced_by_angle(steps)
     times = kept.timesteps
-    assert len(times) == steps and times[0] == 0 and times[-1] == 999 and (times.diff() > 0).all()
+    assert len(times) == steps and (times.diff() > 0).all()
     torch.testing.assert_close(kept.alpha_bar, TRAINING.alpha_bar[times], rtol=1e-7, atol=0)
-    if 3 <= steps <= 900:
-        last = int(times[-2])
-        assert float(TRAINING.alpha_bar[last].sqrt()) >= 0.1 > float(TRAINING.alpha_bar[last + 1].sqrt())
-    if 6 <= steps <= 100:
-        gaps = torch.log(kept.alpha_bar / (1 - kept.alpha_bar)).diff()[:-1]
-        clean = int((times.diff() == 1).sum()) + 1  # there the schedule itself is coarser than the spacing
-        assert float(gaps[clean:].max() / gaps[clean:].min()) < 1.5
+    if steps <= 860:
+        last = int(times[-1])
+        assert float(TRAINING.alpha_bar[last].sqrt()) >= 0.2 > float(TRAINING.alpha_bar[last + 1].sqrt())
+    if steps <= 50:
+        angles = torch.atan(2 * ((1 - kept.alpha_bar) / kept.alpha_bar).sqrt())
+        expected = float(angles[-1]) / steps
+        assert torch.cat([angles[:1], angles.diff()]).tolist() == pytest.approx([expected] * steps, abs=0.0035)
 
 
 @pytest.mark.parametrize("solver", [*NOT_MAR, "ancestral"])
