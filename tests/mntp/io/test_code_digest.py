@@ -130,7 +130,7 @@ PATCHES = [
     ("mntp.metrics.networks.spectrograms", "floor = 1e-10", "floor = 1e-9", {"Cnn14", "ClapScorer"}),
     ("mntp.metrics.networks.spectrograms", "filters[0] = 0", "filters[1] = 0", {"VGGish"}),
     ("mntp.metrics.networks.clap", "NUM_SAMPLES = 480_000", "NUM_SAMPLES = 479_999", {"ClapScorer"}),
-    ("mntp.pretrained.laion_clap", "MAX_TOKENS = 77", "MAX_TOKENS = 76", {"ClapScorer"}),
+    ("mntp.pretrained.laion_clap", "MAX_TEXT_TOKENS = 77", "MAX_TEXT_TOKENS = 76", {"ClapScorer"}),
     ("mntp.metrics.networks.base", "with float32():", "if True:", {"Judge", *PUBLIC}),
     ("mntp.metrics.score_sets", "num_splits = 4", "num_splits = 3", {"EmbeddedScores"}),
     ("mntp.metrics.score_sets", "ORDER_SEED = 2020", "ORDER_SEED = 2021", SETS),
