@@ -217,7 +217,10 @@ scales:
 axes:
   system: {mine: {config: mine}}
   head:
-    point: {set: {model.init_args.head: {class_path: my_package.parts.PointHead, init_args: {gain: 0.5}}}}
+    point:
+      set:
+        model.init_args.head: {class_path: my_package.parts.PointHead, init_args: {gain: 0.5}}
+        model.init_args.decoding.sampling: {temperature: 0.9}
   schedule:
     either_or:
       set: {model.init_args.mask_ratio: {class_path: my_package.parts.EitherOr, init_args: {low: 0.2, high: 0.8}}}

@@ -105,7 +105,7 @@ def test_what_is_no_checkpoint_is_named(tmp_path: Path) -> None:
     (tmp_path / "broken.ckpt").write_bytes(b"PK nothing")
     (tmp_path / "empty").mkdir()
     for name, message in (
-        ("broken.ckpt", "not a checkpoint of this suite"),
+        ("broken.ckpt", "not a checkpoint of a system"),
         ("nowhere", "no such folder"),
         ("empty", "no checkpoint there"),
     ):

@@ -114,7 +114,7 @@ def test_a_schedule_that_cannot_be_drawn_is_named(world: tuple[Path, list[Planne
     spec = {"class_path": "somebodys.package.Own", "init_args": {"value": 0.1}}
     write_plan(replace(read_plan(world[0]), schedules={"C": spec}), world[0])
     page = _Page(write_report(world[0], 0, 20).read_text())
-    assert "The schedule C is not drawn: " in page.text and "'Own'" in page.text
+    assert "The schedule C is not drawn: " in page.text and "--import somebodys" in page.text
 
 
 def test_the_same_clips_can_be_heard_in_every_cell(world: tuple[Path, list[PlannedCell]]) -> None:
