@@ -39,7 +39,11 @@ def test_a_killed_cell_ends_as_the_uninterrupted_one(tmp_path: Path, shared: Sha
     step = torch.load(killed / "checkpoints" / "last.ckpt", weights_only=True)["global_step"]
     assert 0 < step < 40
 
-    assert finish(killed, shared) == metrics
+    again = finish(killed, shared)
+    for one, run_dir in ((metrics, whole), (again, killed)):  # they differ in the run's name, and what hashes it
+        assert one["protocol"]["generation"].pop("run") == run_dir.name
+        assert one.pop("protocol_hash")
+    assert again == metrics
     first, second = (torch.load(run / "checkpoints" / "final.ckpt", weights_only=True) for run in (whole, killed))
     assert all(torch.equal(tensor, second["state_dict"][name]) for name, tensor in first["state_dict"].items())
     lines, kept = ((run / "metrics.jsonl").read_text().splitlines() for run in (whole, killed))
@@ -69,7 +73,11 @@ def test_a_killed_cell_ends_as_the_uninterrupted_one(tmp_path: Path, shared: Sha
     # Killed between the final checkpoint and that file: it is taken again.
     (killed / "held_out.safetensors").unlink()
     (killed / "evals" / PROTOCOL / "metrics.json").unlink()
-    assert finish(killed, shared) == metrics
+    again = finish(killed, shared)
+    for one, run_dir in ((metrics, whole), (again, killed)):  # they differ in the run's name, and what hashes it
+        assert one["protocol"]["generation"].pop("run") == run_dir.name
+        assert one.pop("protocol_hash")
+    assert again == metrics
     assert (killed / "held_out.safetensors").read_bytes() == (whole / "held_out.safetensors").read_bytes()
 
     # Killed behind the last step, and while sampling: the averaged weights and the same batches are taken again.
@@ -77,7 +85,11 @@ def test_a_killed_cell_ends_as_the_uninterrupted_one(tmp_path: Path, shared: Sha
     (killed / "checkpoints" / "final.ckpt").unlink()
     (scoring / "metrics.json").unlink()
     (scoring / "wav" / wavs[0].name).unlink()
-    assert finish(killed, shared) == metrics
+    again = finish(killed, shared)
+    for one, run_dir in ((metrics, whole), (again, killed)):  # they differ in the run's name, and what hashes it
+        assert one["protocol"]["generation"].pop("run") == run_dir.name
+        assert one.pop("protocol_hash")
+    assert again == metrics
     assert (scoring / "wav" / wavs[0].name).read_bytes() == wavs[0].read_bytes()
 
     # Run again: nothing is done twice.
