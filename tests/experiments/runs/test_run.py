@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -18,6 +19,15 @@ from experiments.runs.stop import EXIT_STOPPED
 from experiments.scoring.intervals import REPLICATES, interval, read_replicates
 from mntp.io.json_lines import read_json
 from tests.experiments.runs.support import PROTOCOL, Shared, finish, start, write_run
+
+
+def nameless(metrics: dict[str, Any], run_dir: Path) -> dict[str, Any]:
+    """What was measured, without the run's name and the hash over it."""
+    protocol = metrics["protocol"]
+    assert protocol["generation"]["run"] == run_dir.name and metrics["protocol_hash"]
+    generation = {key: value for key, value in protocol["generation"].items() if key != "run"}
+    rest = {key: value for key, value in metrics.items() if key != "protocol_hash"}
+    return {**rest, "protocol": {**protocol, "generation": generation}}
 
 
 @pytest.mark.slow
@@ -39,11 +49,7 @@ def test_a_killed_cell_ends_as_the_uninterrupted_one(tmp_path: Path, shared: Sha
     step = torch.load(killed / "checkpoints" / "last.ckpt", weights_only=True)["global_step"]
     assert 0 < step < 40
 
-    again = finish(killed, shared)
-    for one, run_dir in ((metrics, whole), (again, killed)):  # they differ in the run's name, and what hashes it
-        assert one["protocol"]["generation"].pop("run") == run_dir.name
-        assert one.pop("protocol_hash")
-    assert again == metrics
+    assert nameless(finish(killed, shared), killed) == nameless(metrics, whole)
     first, second = (torch.load(run / "checkpoints" / "final.ckpt", weights_only=True) for run in (whole, killed))
     assert all(torch.equal(tensor, second["state_dict"][name]) for name, tensor in first["state_dict"].items())
     lines, kept = ((run / "metrics.jsonl").read_text().splitlines() for run in (whole, killed))
@@ -73,11 +79,7 @@ def test_a_killed_cell_ends_as_the_uninterrupted_one(tmp_path: Path, shared: Sha
     # Killed between the final checkpoint and that file: it is taken again.
     (killed / "held_out.safetensors").unlink()
     (killed / "evals" / PROTOCOL / "metrics.json").unlink()
-    again = finish(killed, shared)
-    for one, run_dir in ((metrics, whole), (again, killed)):  # they differ in the run's name, and what hashes it
-        assert one["protocol"]["generation"].pop("run") == run_dir.name
-        assert one.pop("protocol_hash")
-    assert again == metrics
+    assert nameless(finish(killed, shared), killed) == nameless(metrics, whole)
     assert (killed / "held_out.safetensors").read_bytes() == (whole / "held_out.safetensors").read_bytes()
 
     # Killed behind the last step, and while sampling: the averaged weights and the same batches are taken again.
@@ -85,11 +87,7 @@ def test_a_killed_cell_ends_as_the_uninterrupted_one(tmp_path: Path, shared: Sha
     (killed / "checkpoints" / "final.ckpt").unlink()
     (scoring / "metrics.json").unlink()
     (scoring / "wav" / wavs[0].name).unlink()
-    again = finish(killed, shared)
-    for one, run_dir in ((metrics, whole), (again, killed)):  # they differ in the run's name, and what hashes it
-        assert one["protocol"]["generation"].pop("run") == run_dir.name
-        assert one.pop("protocol_hash")
-    assert again == metrics
+    assert nameless(finish(killed, shared), killed) == nameless(metrics, whole)
     assert (scoring / "wav" / wavs[0].name).read_bytes() == wavs[0].read_bytes()
 
     # Run again: nothing is done twice.
