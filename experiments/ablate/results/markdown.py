@@ -14,8 +14,9 @@ NOT_COMPARABLE = (
 )
 COMPARABLE = "In brackets: ours less the paper's value."
 BIASED = (
-    "± is half of the 95 % interval over clips. fd_judge and fad_jackknife are corrected for the bias of few clips; other "
-    "Frechet distances and inception scores are biased at small numbers of clips: compare rows of equal numbers only."
+    "± is half of the 95 % interval over clips. fd_judge and fad_jackknife are corrected for the bias of few clips; "
+    "other Frechet distances and inception scores are biased at small numbers of clips: compare rows of equal numbers "
+    "only."
 )
 DIFFERENCES = (
     "In brackets the 95 % interval of the mean difference on the same clips. Not separable: the interval holds zero, a "
