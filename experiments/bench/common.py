@@ -66,7 +66,7 @@ def alternate(
     """Time several ways of doing the same work in turns, so that a busy machine slows them all.
 
     Args:
-        variants: work by name; called with the number of the turn, which starts at 0 behind the warm-up as well.
+        variants: work by name; called with the number of the turn, which starts at 0 again after the warm-up.
         device: that does it.
         repeats: timed turns.
         warm_up: turns before them, which count for nothing.

@@ -134,13 +134,13 @@ def sample(
 def _times(
     ways: dict[str, Decode], drawn: dict[str, int], spread: list[int], repeats: int, device: torch.device
 ) -> dict[str, list[float]]:
-    """Median seconds of one token at each place, of each way, taken in turns behind one untimed."""
+    """Median seconds of one token at each place, of each way, taken in turns after one untimed."""
     taken: dict[str, list[list[float]]] = {name: [[] for _ in spread] for name in ways}
     for turn in range(repeats + 1):
         for number, place in enumerate(spread):
             for name, decode in ways.items():
                 steps = decode(place, place + 3 * drawn[name])
-                next(steps)  # what is known goes through the backbone, and the first tokens behind it
+                next(steps)  # what is known goes through the backbone, and the first tokens after it
                 next(steps)  # on a GPU, what follows is captured for the rest of the clip
                 seconds = seconds_of(device, next, steps)
                 if turn:

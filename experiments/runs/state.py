@@ -1,4 +1,4 @@
-"""What state a cell is in, read from its run folder's files only: no log is parsed, nobody is asked."""
+"""What state a cell is in, read from its run folder's files only: no log is parsed and no scheduler is queried."""
 
 import contextlib
 import time

@@ -8,7 +8,7 @@ from mntp.layers import free_embedding, xavier_linear
 
 
 class PromptEncoder(nn.Module):
-    """Projects each text stream to the model width and puts the streams one behind the other.
+    """Projects each text stream to the model width and concatenates the streams.
 
     A caption shorter than a stream's slots leaves slots filled by one learned padding vector; they stay visible, so
     that prompt length and positions never change. For guidance the whole prompt is replaced by a learned fake

@@ -8,11 +8,12 @@ breaks, class methods (which construct objects in other ways) and the names of m
 import ast
 import copy
 import functools
-import hashlib
 import importlib.util
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
+
+from mntp.io.fingerprint import hash_text
 
 OWN = "mntp"
 """The package whose definitions are followed, beside those of the named ones."""
@@ -48,7 +49,7 @@ def code_digest(definitions: Sequence[Callable[..., Any]], without: Sequence[Cal
             node = _Definition().visit(copy.deepcopy(node))
             texts.add(_text(node))
             pending += _used(node, place[0])
-    return hashlib.sha256("\n".join(sorted(texts)).encode()).hexdigest()[:12]
+    return hash_text("\n".join(sorted(texts)))
 
 
 def read_source(module: str) -> str:

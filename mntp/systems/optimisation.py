@@ -8,7 +8,7 @@ from torch import nn
 
 @dataclass(frozen=True)
 class Optimisation:
-    """AdamW at a constant rate behind a linear warm-up.
+    """AdamW at a constant rate after a linear warm-up.
 
     Args:
         learning_rate: the constant rate.

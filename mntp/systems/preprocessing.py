@@ -14,7 +14,7 @@ class PreparedData(Protocol):
 
     @property
     def preprocessing(self) -> dict[str, Any]:
-        """Tokenizer, text encoder and clip length behind the tokens, as tensors and plain values."""
+        """Tokenizer, text encoder and clip length that the tokens were made with, as tensors and plain values."""
         ...
 
 
